@@ -41,15 +41,15 @@ def _freeze(value: Any, where: str) -> Any:
     raise TypeError(f"{where}: {type(value).__name__} is not a JSON value")
 
 
-def _thaw(value: Any) -> Any:
+def thaw(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {k: _thaw(v) for k, v in value.items()}
+        return {k: thaw(v) for k, v in value.items()}
     if isinstance(value, tuple):
-        return [_thaw(v) for v in value]
+        return [thaw(v) for v in value]
     return value
 
 
-def _check_path(path: str) -> str:
+def check_path(path: str) -> str:
     parts = path.split("/")
     if not path or path.startswith("/") or "\\" in path or "\0" in path or any(p in ("", ".", "..") for p in parts):
         raise InvalidEdit(f"files: {path!r} is not a plain relative path")
@@ -77,7 +77,7 @@ class Component:
 
     def __post_init__(self) -> None:
         for path, text in self.files.items():
-            _check_path(path)
+            check_path(path)
             if not isinstance(text, str):
                 raise TypeError(f"files[{path!r}]: {type(text).__name__} is not text")
             try:
@@ -99,7 +99,7 @@ class Component:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists; :meth:`from_json` gives an equal component back."""
-        return {"domain": self.domain, "params": _thaw(self.params), "files": dict(self.files)}
+        return {"domain": self.domain, "params": thaw(self.params), "files": dict(self.files)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Component:
@@ -120,7 +120,7 @@ class Component:
 
 
 def _show(value: Any) -> str:
-    return "unset" if value is None else canonical_json(_thaw(value))
+    return "unset" if value is None else canonical_json(thaw(value))
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,21 +242,21 @@ class Edit:
         """
         files = dict(component.files)
         for path, text in self.files.items():
-            _check_path(path)
+            check_path(path)
             if text is None:
                 files.pop(path, None)
             else:
                 files[path] = text
         for number, block in enumerate(self.blocks, 1):
-            if _check_path(block.path) not in files:
+            if check_path(block.path) not in files:
                 raise InvalidEdit(f"block {number}: no file {block.path!r}; files: {', '.join(files) or 'none'}")
             files[block.path] = apply_blocks(files[block.path], [block], first=number)
-        return Component(component.domain, {**_thaw(component.params), **_thaw(self.params)}, files)
+        return Component(component.domain, {**thaw(component.params), **thaw(self.params)}, files)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""
         return {
-            "params": _thaw(self.params),
+            "params": thaw(self.params),
             "blocks": [{"path": b.path, "search": b.search, "replace": b.replace} for b in self.blocks],
             "files": dict(self.files),
         }
