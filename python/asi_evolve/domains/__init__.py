@@ -1,0 +1,1 @@
+"""The built-in domains and benchmarks. Nothing here imports the engine."""
