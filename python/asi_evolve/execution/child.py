@@ -38,7 +38,7 @@ def main(request_fd: int, result_fd: int, parent: int) -> None:
     reporting.connect(lambda fraction, note: write_frame(result_fd, "progress", [fraction, note]))
     try:
         if request["level"] == "landlock":
-            _landlock(request["readable"], os.getcwd())
+            _landlock(request["readable"], request["listable"], os.getcwd())
         value = _call(request["source"], request["entry"], request["inputs"])
         frame = frames.encode("result", value)
     except BaseException as error:
@@ -123,12 +123,12 @@ def _limit(limits: Mapping[str, int]) -> None:
         resource.setrlimit(number, (top, top + 1 if name == "RLIMIT_CPU" and top == value else top))
 
 
-def _landlock(readable: Sequence[str], scratch: str) -> None:
+def _landlock(readable: Sequence[str], listable: Sequence[str], scratch: str) -> None:
     from asi_evolve.execution import landlock, seccomp
 
     devices = ["/dev/null", "/dev/zero", "/dev/full"]
     system = ["/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/sys/devices/system/cpu"]
-    landlock.restrict([*readable, *system, "/dev/urandom", "/dev/random"], [scratch, *devices])
+    landlock.restrict([*readable, *system, "/dev/urandom", "/dev/random"], [scratch, *devices], listable)
     seccomp.load()
 
 

@@ -52,7 +52,7 @@ def abi() -> int:
         return 0
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
+def restrict(readable: Iterable[str], writable: Iterable[str], listable: Iterable[str] = ()) -> None:
     """Leaves this process (and its children, for ever) only these paths and what is beneath them.
 
     From ABI 4 on TCP is taken away too, from ABI 6 on signals to, and abstract Unix sockets of, processes outside.
@@ -60,6 +60,7 @@ def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
     Args:
         readable: may be read and executed. Missing paths are passed over.
         writable: may be read, executed, written, and have files made and removed in them.
+        listable: directories whose names, not files, may be read.
 
     Raises:
         OSError: the kernel refuses.
@@ -72,7 +73,7 @@ def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _syscall(_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))
     try:
-        for paths, allowed in ((readable, _READ), (writable, rights)):
+        for paths, allowed in ((readable, _READ), (writable, rights), (listable, _READ_DIR)):
             for path in paths:
                 _allow(ruleset, path, allowed & rights)
         libc = ctypes.CDLL(None, use_errno=True)

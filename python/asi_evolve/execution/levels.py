@@ -8,6 +8,7 @@ import shutil
 import sys
 import sysconfig
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -152,6 +153,26 @@ def import_paths() -> list[str]:
 
     parents = [os.path.dirname(p) for p in asi_evolve.__path__]
     return list(dict.fromkeys(parents))
+
+
+def without(paths: Sequence[str], hidden: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Paths that together show what ``paths`` show but the hidden files, and the directories opened up for that, whose
+    names may still be listed."""
+    readable: list[str] = []
+    listable: list[str] = []
+    secret = set(hidden)
+    above = {str(parent) for path in hidden for parent in Path(path).parents}
+    queue = list(paths)
+    while queue:
+        path = queue.pop()
+        if path in secret:
+            continue
+        if path not in above or os.path.islink(path):
+            readable.append(path)
+            continue
+        listable.append(path)
+        queue += [os.path.join(path, name) for name in os.listdir(path)]
+    return readable, listable
 
 
 def outermost(paths: list[str]) -> list[str]:

@@ -75,6 +75,7 @@ class Sandbox:
         *,
         files: Mapping[str, str] | None = None,
         read_only: Sequence[str] = (),
+        hidden: Sequence[str] = (),
         on_progress: OnProgress | None = None,
         limits: Limits | None = None,
         cancel: threading.Event | None = None,
@@ -87,6 +88,7 @@ class Sandbox:
             inputs: arguments: JSON values, numpy arrays of bool, (u)int or float, and bytes.
             files: further text files by relative path, laid into the working directory, importable from there.
             read_only: absolute paths that can be read inside, at the same place.
+            hidden: absolute paths of files that cannot be read inside although a directory around them can.
             on_progress: called with (fraction, note) for every message from :func:`asi_evolve.execution.progress`.
             limits: instead of the sandbox's own.
             cancel: kills the run when set.
@@ -103,6 +105,8 @@ class Sandbox:
             check_path(path)
         scratch = _SCRATCH if bare else tempfile.mkdtemp(prefix="asi-evolve-")
         visible = levels.outermost([*levels.python_paths(), *(os.path.abspath(p) for p in read_only)])
+        masked = [p for p in map(os.path.abspath, hidden) if os.path.isfile(p)]
+        readable, listable = levels.without([*visible, *levels.system_paths()], masked) if not bare else ([], [])
         request = {
             "level": self.level,
             "source": source,
@@ -111,7 +115,8 @@ class Sandbox:
             "files": dict(files or {}),
             "path": [scratch],
             "limits": _rlimits(limits),
-            "readable": [*visible, *levels.system_paths()],
+            "readable": readable,
+            "listable": listable,
         }
         extra: list[int] = []
         try:
@@ -123,7 +128,7 @@ class Sandbox:
                 parent = 0 if bare else os.getpid()
                 boot = _BOOT.format(path=levels.import_paths(), request=request_fd, result=result_fd, parent=parent)
                 python = [sys.executable, "-s", "-B", "-c", boot]
-                return _bubblewrap(visible, limits, extra) + python if bare else python
+                return _bubblewrap(visible, masked, limits, extra) + python if bare else python
 
             ending = supervise(
                 command,
@@ -185,7 +190,7 @@ def _memory_file(content: bytes) -> int:
     return descriptor
 
 
-def _bubblewrap(visible: Sequence[str], limits: Limits, filters: Sequence[int]) -> list[str]:
+def _bubblewrap(visible: Sequence[str], masked: Sequence[str], limits: Limits, filters: Sequence[int]) -> list[str]:
     program = levels.bwrap_path()
     assert program is not None
     command = [program, "--die-with-parent", "--new-session"]
@@ -201,6 +206,9 @@ def _bubblewrap(visible: Sequence[str], limits: Limits, filters: Sequence[int]) 
             command += ["--ro-bind", path, path]
     for path in visible:
         command += ["--ro-bind", path, path]
+    for path in masked:
+        if any(path.startswith(shown + "/") for shown in (*visible, *levels.system_paths())):
+            command += ["--ro-bind", "/dev/null", path]
     # The roots of / and /dev are in-memory file systems: without this they are scratch space without a limit.
     command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", _SCRATCH]
     for descriptor in filters:
