@@ -61,7 +61,8 @@ class Corpus:
 
     def _array(self, name: str) -> np.ndarray:
         try:
-            return np.load(self.directory / name, mmap_mode="r", allow_pickle=False)
+            array: np.ndarray = np.load(self.directory / name, mmap_mode="r", allow_pickle=False)
+            return array
         except (OSError, ValueError) as error:
             raise CorpusError(
                 f"corpus: {self.directory / name}: {error}; delete the directory to build it anew"
@@ -141,7 +142,14 @@ def open_corpus(
         with (home / f"corpus-{key[:16]}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second engine waits for the first one's build
             if not (directory / "manifest.json").exists():
-                _build(source, directory, key, text_field, held_out_bytes, on_progress or (lambda *_: None))
+                _build(
+                    source,
+                    directory,
+                    key=key,
+                    text_field=text_field,
+                    held_out_bytes=held_out_bytes,
+                    on_progress=on_progress or (lambda *_: None),
+                )
     except OSError as error:
         raise CorpusError(f"corpus: {home}: {error.strerror or error}") from None
     return Corpus(directory)
@@ -160,7 +168,7 @@ def _key(source: Path | None, text_field: str, held_out_bytes: int) -> str:
 
 
 def _build(
-    source: Path | None, target: Path, key: str, text_field: str, held_out_bytes: int, on_progress: OnProgress
+    source: Path | None, target: Path, *, key: str, text_field: str, held_out_bytes: int, on_progress: OnProgress
 ) -> None:
     skipped = corpus_readers.Skipped()
     hidden: list[str] = []
@@ -273,7 +281,7 @@ class _Writer:
         self.on_progress(0.85, "computing statistics")
         (directory / "pool").mkdir()
         (directory / "held-out").mkdir(mode=0o700)
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "pool/text.npy": np.frombuffer(b"".join(texts), np.uint8),
             "pool/offsets.npy": np.concatenate([[0], np.cumsum([len(t) for t in texts])]).astype(np.int64),
             "pool/sources.npy": np.array([names.index(s) for s, _ in self.pool], np.int32),

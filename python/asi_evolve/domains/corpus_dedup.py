@@ -1,8 +1,8 @@
 """Near-duplicates: clusters inside the pool (MinHash LSH), and exact search between pool and held-out.
 
 Shingles are windows of five words. Inside the pool, where duplicates are kept and only marked, MinHash (Broder 1997)
-with LSH banding is enough. Across the split nothing may slip through: there every shingle of the small held-out set is in
-an index, and shared shingles are counted, not estimated.
+with LSH banding is enough. Across the split nothing may slip through: every shingle of the small held-out set is in an
+index there, and shared shingles are counted, not estimated.
 """
 
 from __future__ import annotations

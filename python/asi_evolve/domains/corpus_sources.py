@@ -1,8 +1,8 @@
 """The default corpus: the text that every Python installation carries, in named sources of differing quality.
 
 High quality are ``docstrings``, ``topics`` and ``readmes``; the rest is what a crawl also brings: code, tests, headers,
-licences over and over, tables of data, stubs. The target distribution is the docstrings of standard-library modules that
-a candidate has no need of, so that their files can be hidden from its sandbox.
+licences over and over, tables of data, stubs. The target distribution is the docstrings of standard-library modules
+that a candidate has no need of, so that their files can be hidden from its sandbox.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def needed_files() -> set[str]:
     allowed load."""
     names = ", ".join(sorted(ALLOWED_IMPORTS - {"asi_evolve"}))
     code = (
-        f"import sys, {names}, torch.utils.flop_counter, torch.nn.functional, json, linecache, traceback, resource\n"
+        f"import sys, {names}, linecache, traceback, resource, multiprocessing, concurrent.futures\n"
+        # What torch loads only when it is asked for.
+        "import torch._dynamo, torch._inductor.config, torch.func, torch.fft, torch.utils.flop_counter, torch.export\n"
         "print('\\n'.join(str(getattr(m, '__file__', '') or '') for m in list(sys.modules.values())))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
@@ -204,7 +206,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def docstrings(data: bytes) -> list[str]:
-    """The docstrings of a module in order, joined to texts of some kilobytes; those under 40 characters are left out."""
+    """The docstrings of a module, joined to texts of some kilobytes; those under 40 characters are left out."""
     tree = _parse(data)
     texts: list[str] = []
     current: list[str] = []

@@ -1,0 +1,139 @@
+"""The architecture domain: mechanisms by name or as code, sizes, and what goes together."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from asi_evolve.candidate import Component, Edit
+from asi_evolve.domain import ParametricDomain
+from asi_evolve.domains.slots import Mechanism, code_statistics, settle
+from asi_evolve.errors import InvalidCandidate
+from asi_evolve.source import check_source
+from asi_evolve.space import Choice, Integer
+
+SLOTS = {  # parameter and folder of references -> class that the file defines
+    "token_mixing": "TokenMixing",
+    "normalization": "Normalization",
+    "mlp": "MLP",
+    "position": "Position",
+    "connectivity": "Block",
+}
+FILES = {name: f"{name}.py" for name in SLOTS}
+REFERENCES = {  # baseline first
+    "token_mixing": (
+        "softmax_attention",
+        "linear_attention",
+        "linear_attention_elu",
+        "sliding_window",
+        "convolution",
+    ),
+    "normalization": ("layernorm", "rmsnorm"),
+    "mlp": ("gelu", "swiglu", "relu2"),
+    "position": ("learned", "rope", "alibi", "none"),
+    "connectivity": ("pre_norm", "post_norm", "parallel"),
+}
+_DOC = """A byte-level causal language model. Its mechanisms are five Python files. A parameter names the reference
+mechanism in each; editing the file makes it "custom". x is (batch, n, width). Nothing may look at later tokens.
+token_mixing.py: class TokenMixing(nn.Module): __init__(self, width, heads, window); forward(self, x, position) -> as x.
+normalization.py: class Normalization(nn.Module): __init__(self, width); forward(self, x) -> as x, per token.
+mlp.py: class MLP(nn.Module): __init__(self, width, hidden); forward(self, x) -> as x, per token.
+position.py: class Position(nn.Module): __init__(self, width, heads, max_length); embed(self, x) -> as x, once after the
+embedding; rotate(self, q, k) -> (q, k), each (batch, heads, n, width / heads); bias(self, n, heads) -> None or a causal
+additive mask (heads, n, n).
+connectivity.py: class Block(nn.Module): __init__(self, width, mixing, mlp, make_norm); forward(self, x, position) -> as
+x; mixing(x, position) and mlp(x) are the two mechanisms, make_norm() makes a Normalization."""
+
+
+@lru_cache(maxsize=1)
+def mechanisms() -> dict[str, dict[str, str]]:
+    """Source of every reference mechanism, by slot and name."""
+    root = resources.files(__package__) / "mechanisms"
+    return {
+        slot: {name: (root / slot / f"{name}.py").read_text(encoding="utf-8") for name in names}
+        for slot, names in REFERENCES.items()
+    }
+
+
+def reference_source(slot: str, name: str) -> str:
+    """Source of one reference mechanism. Raises KeyError."""
+    return mechanisms()[slot][name]
+
+
+def model_files(component: Component) -> dict[str, str]:
+    """A Python package (``model/__init__.py`` with ``build(params, max_length)`` and the mechanisms beside it) of an
+    architecture. It needs torch, and asi_evolve.ops where the mechanism uses it."""
+    template = (resources.files(__package__) / "template.py").read_text(encoding="utf-8")
+    return {"model/__init__.py": template, **{f"model/{path}": text for path, text in component.files.items()}}
+
+
+def estimate_parameters(params: Any) -> int:
+    """Parameters of the model, exact to a few per cent for the reference mechanisms."""
+    width, layers = int(params["width"]), int(params["layers"])
+    hidden = max(8, int(width * params["mlp_ratio"]) // 8 * 8)
+    mixing = 3 * width * width + (16 * width if params["token_mixing"] == "convolution" else width * width)
+    block = mixing + 2 * width * hidden + 4 * width
+    return 256 * width * (1 if params["tie_embeddings"] else 2) + layers * block + 2 * width
+
+
+class ArchitectureDomain(ParametricDomain):
+    """See :data:`_DOC` for the contracts.
+
+    Args:
+        max_parameters: models larger than this are refused.
+    """
+
+    def __init__(self, max_parameters: int = 600_000) -> None:
+        self.max_parameters = max_parameters
+        parameters = [
+            *(Mechanism(slot, names, doc=f"mechanism in {FILES[slot]}") for slot, names in REFERENCES.items()),
+            Integer("layers", 1, 8, doc="number of blocks"),
+            Choice("width", (32, 48, 64, 80, 96, 128, 160), doc="model width, a multiple of 2 * heads"),
+            Choice("heads", (1, 2, 4, 8), doc="heads of the token mixing"),
+            Choice("mlp_ratio", (1.0, 2.0, 3.0, 4.0), doc="hidden size of the MLP / width"),
+            Choice("window", (4, 8, 16, 32, 64), doc="tokens that sliding_window and convolution look back"),
+            Choice("tie_embeddings", (False, True), doc="one matrix for input and output"),
+        ]
+        start: dict[str, Any] = {slot: names[0] for slot, names in REFERENCES.items()}
+        start |= {"layers": 2, "width": 64, "heads": 4, "mlp_ratio": 4.0, "window": 16, "tie_embeddings": False}
+        files = {FILES[slot]: mechanisms()[slot][names[0]] for slot, names in REFERENCES.items()}
+        super().__init__("architecture", parameters, start, files, _DOC)
+
+    def apply(self, parent: Component, edit: Edit) -> Component:
+        """``edit`` applied, with every mechanism's parameter and file in agreement."""
+        child = settle(parent, edit, FILES, mechanisms())
+        return Component(self.name, self.space.check(child.params), child.files)
+
+    def validate(self, component: Component) -> None:
+        """Parameters, sources, the class each file has to define, sizes that fit together, and the parameter budget."""
+        super().validate(component)
+        for slot, name in SLOTS.items():
+            path = FILES[slot]
+            if path not in component.files:
+                raise InvalidCandidate(f"files: {path!r} is missing")
+            check_source(path, component.files[path], (name,))
+        params = component.params
+        if params["width"] % (2 * params["heads"]):
+            raise InvalidCandidate(f"width: {params['width']} is not a multiple of 2 * heads = {2 * params['heads']}")
+        count = estimate_parameters(params)
+        if count > self.max_parameters:
+            raise InvalidCandidate(f"layers, width: about {count} parameters; at most {self.max_parameters}")
+
+    def mutate(self, component: Component, rng: np.random.Generator) -> Edit:
+        """One to three parameters moved; the result is valid."""
+        for _ in range(50):
+            edit = super().mutate(component, rng)
+            try:
+                self.validate(self.apply(component, edit))
+            except InvalidCandidate:
+                continue
+            return edit
+        return Edit(params={"mlp_ratio": self.space["mlp_ratio"].neighbour(component.params["mlp_ratio"], rng)})
+
+    def features(self, component: Component) -> np.ndarray:
+        """The encoded parameters, then what the code of each slot does (see :func:`slots.code_statistics`)."""
+        code = [code_statistics(component.files[path]) for path in FILES.values()]
+        return np.concatenate([self.space.encode(component.params), *code])

@@ -1,0 +1,19 @@
+"""Learned absolute position embeddings, added to the token embeddings (Gehring et al. 2017)."""
+
+import torch
+from torch import nn
+
+
+class Position(nn.Module):
+    def __init__(self, width, heads, max_length):
+        super().__init__()
+        self.table = nn.Parameter(0.02 * torch.randn(max_length, width))
+
+    def embed(self, x):
+        return x + self.table[: x.shape[1]]
+
+    def rotate(self, q, k):
+        return q, k
+
+    def bias(self, n, heads):
+        return None

@@ -1,0 +1,20 @@
+"""Causal linear attention with the fixed feature map phi(x) = ELU(x) + 1 (Katharopoulos et al. 2020, equation 7)."""
+
+import torch.nn.functional as F
+from asi_evolve.ops import linear_attention
+from torch import nn
+
+
+class TokenMixing(nn.Module):
+    def __init__(self, width, heads, window):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x, position):
+        b, n, w = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = position.rotate(q, k)
+        y = linear_attention(F.elu(q) + 1, F.elu(k) + 1, v)
+        return self.out(y.transpose(1, 2).reshape(b, n, w))

@@ -1,0 +1,287 @@
+"""The language-model benchmark: a triple (architecture, algorithm, data) judged by held-out bits per byte.
+
+An evaluation has three parts, and the judge (this process) trusts none of what they return:
+
+A. the data pipeline says which documents are drawn and how often; code slots run in a sandbox;
+B. a sandbox trains the model on bytes that the judge has drawn, as many for every candidate of a stage;
+C. two fresh sandboxes get the weights and held-out inputs, one of them with altered futures. The judge computes bits
+   per byte from the logits and refuses a model whose logits depend on the future.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import numpy as np
+
+from asi_evolve.candidate import Candidate, thaw
+from asi_evolve.domain import BenchmarkBase, ParametricDomain, Stage
+from asi_evolve.domains import lm_judge
+from asi_evolve.domains.algorithm import AlgorithmDomain
+from asi_evolve.domains.architecture import ArchitectureDomain, model_files
+from asi_evolve.domains.corpus import Corpus, OnProgress, open_corpus
+from asi_evolve.domains.corpus_statistics import NAMES
+from asi_evolve.domains.data import DataDomain, Selection, select, uses_code
+from asi_evolve.domains.data.pipeline import passes
+from asi_evolve.errors import EvaluationFailure
+from asi_evolve.execution import Limits, Result, Sandbox, progress
+from asi_evolve.execution.limits import MEBIBYTE
+
+_KINDS = {"timeout": "timeout", "memory": "memory", "protocol": "protocol", "crash": "crash", "error": "crash"}
+_ENTRY = "from asi_evolve.domains.lm_runner import {name}\n"
+
+
+class LanguageModelBenchmark(BenchmarkBase):
+    """Held-out bits per byte of a small byte-level language model, at equal training bytes.
+
+    Costs: ``train_seconds``, CPU seconds of the training process by the kernel's count, start-up of about a second
+    included; ``flops_per_token`` of training, see :func:`lm_runner._flops`; ``peak_memory_mb``, largest resident set of
+    the training process, MiB.
+
+    Args:
+        corpus: JSON Lines, Parquet or text of your own; None for the text of this Python installation.
+        cache: directory for the prepared corpus.
+        text_field: field or column of the corpus that holds the text.
+        full_steps: optimiser steps of the full stage at ``batch_size``; smaller budgets take a share of them.
+        batch_size: sequences per step of the baseline; a candidate may trade steps for batch at equal bytes.
+        sequence_length: bytes per sequence.
+        held_out_windows: sequences of held-out text that are predicted.
+        threads: CPU threads of a training process.
+        data_seed: of the held-out windows, and of the draws of training bytes together with the evaluation's seed.
+        max_parameters: larger models are refused.
+    """
+
+    metric = "bits_per_byte"
+    maximize = False
+    costs = ("train_seconds", "flops_per_token", "peak_memory_mb")
+    isolation: Literal["sandbox", "judge"] = "judge"
+
+    def __init__(
+        self,
+        *,
+        corpus: str | None = None,
+        cache: str | None = None,
+        text_field: str = "text",
+        full_steps: int = 600,
+        batch_size: int = 16,
+        sequence_length: int = 128,
+        held_out_windows: int = 256,
+        threads: int = 1,
+        data_seed: int = 0,
+        max_parameters: int = 600_000,
+    ) -> None:
+        self.options: Mapping[str, Any] = {
+            "corpus": corpus,
+            "cache": cache,
+            "text_field": text_field,
+            "full_steps": full_steps,
+            "batch_size": batch_size,
+            "sequence_length": sequence_length,
+            "held_out_windows": held_out_windows,
+            "threads": threads,
+            "data_seed": data_seed,
+            "max_parameters": max_parameters,
+        }
+        for name, value in self.options.items():
+            if isinstance(value, int) and value < (0 if name == "data_seed" else 1):
+                raise TypeError(f"{name}: {value!r} is too small")
+        self.full_steps, self.batch_size, self.length = full_steps, batch_size, sequence_length
+        self.held_out_windows, self.threads, self.data_seed = held_out_windows, threads, data_seed
+        self.max_parameters = max_parameters
+
+    def corpus(self, on_progress: OnProgress | None = None) -> Corpus:
+        """The corpus, built at the first call on this machine (about half a minute). Raises CorpusError."""
+        o = self.options
+        return open_corpus(o["corpus"], o["cache"], text_field=o["text_field"], on_progress=on_progress)
+
+    def prepare(self) -> None:
+        """Builds or checks the corpus. Raises CorpusError."""
+        self.corpus()
+
+    def domains(self) -> list[ParametricDomain]:
+        """Architecture, algorithm and data. With a corpus of the user's, its sources are parameters of the last; that
+        may raise CorpusError."""
+        data = DataDomain() if self.options["corpus"] is None else DataDomain(self.corpus().sources)
+        return [ArchitectureDomain(self.max_parameters), AlgorithmDomain(), data]
+
+    def evaluate(self, candidate: Candidate, stage: Stage, seed: int) -> dict[str, float]:
+        """Trains and judges one candidate; deterministic but for times and memory.
+
+        Raises:
+            EvaluationFailure: with the kind of what went wrong. CorpusError: the corpus has gone.
+        """
+        run = _Evaluation(self, candidate, stage, seed)
+        selection = run.curate()
+        weights, training = run.train(selection)
+        bits, flops = run.judge(weights)
+        return {
+            "bits_per_byte": bits,
+            "train_seconds": training.usage.cpu_seconds,
+            "flops_per_token": flops,
+            "peak_memory_mb": training.usage.max_rss_bytes / MEBIBYTE,
+        }
+
+
+class _Evaluation:
+    def __init__(self, benchmark: LanguageModelBenchmark, candidate: Candidate, stage: Stage, seed: int) -> None:
+        self.benchmark, self.candidate, self.stage, self.seed = benchmark, candidate, stage, seed
+        self.corpus = benchmark.corpus()
+        self.started = time.monotonic()
+        self.sandbox = Sandbox.configured(Limits(threads=benchmark.threads))
+        self.architecture = thaw(candidate.architecture.params)
+
+    def rng(self, purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self.benchmark.data_seed, self.seed, purpose])
+
+    def run(
+        self, what: str, inputs: dict[str, Any], files: Mapping[str, str], result_bytes: int, span: tuple[float, float]
+    ) -> Result:
+        """Runs one function of :mod:`lm_runner` in a fresh sandbox, with what is left of the time.
+
+        Raises:
+            EvaluationFailure: it did not answer.
+        """
+        left = self.stage.time_limit - (time.monotonic() - self.started)
+        if left <= 0:
+            raise EvaluationFailure("timeout", f"no time left for {what}")
+        low, high = span
+        known = self.sandbox.limits
+        result = self.sandbox.run(
+            _ENTRY.format(name=what),
+            what,
+            inputs,
+            files=files,
+            hidden=self.corpus.hidden,
+            limits=Limits(
+                wall_seconds=left,
+                memory_bytes=known.memory_bytes,
+                processes=known.processes,
+                threads=known.threads,
+                result_bytes=result_bytes,
+            ),
+            on_progress=lambda fraction, note: progress(low + (high - low) * fraction, note),
+        )
+        if not result.ok:
+            raise EvaluationFailure(_KINDS[result.status], f"{what}: {result.error}")
+        return result
+
+    # -- A ------------------------------------------------------------------------------------------------------------
+
+    def curate(self) -> Selection:
+        corpus, component = self.corpus, self.candidate.data
+        statistics = {name: corpus.statistics[:, i] for i, name in enumerate(NAMES)}
+        kept = scores = None
+        if uses_code(component):
+            kept, scores = self.code_answers(passes(statistics, component.params))
+        selection = select(
+            statistics,
+            corpus.source_ids,
+            corpus.sources,
+            corpus.exact_groups,
+            corpus.near_groups,
+            params=component.params,
+            kept=kept,
+            scores=scores,
+        )
+        if not len(selection.documents):
+            raise EvaluationFailure("invalid", "the data pipeline keeps no document")
+        return selection
+
+    def code_answers(self, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The code slots' answers for the documents that the built-in filters keep; nothing is kept of the others."""
+        corpus = self.corpus
+        documents = np.flatnonzero(candidates)
+        sizes = corpus.offsets[documents + 1] - corpus.offsets[documents]
+        pieces = [corpus.text[corpus.offsets[i] : corpus.offsets[i + 1]] for i in documents]
+        inputs = {
+            "text": np.concatenate(pieces) if pieces else np.zeros(0, np.uint8),
+            "offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            "sources": corpus.sources,
+            "source_ids": corpus.source_ids[documents],
+        }
+        answer = self.run("curate", inputs, dict(self.candidate.data.files), 1 << 24, (0.0, 0.1)).value
+        kept, scores = (
+            _array(answer, "kept", "bool", len(documents)),
+            _array(answer, "scores", "float64", len(documents)),
+        )
+        if not np.isfinite(scores).all():
+            raise EvaluationFailure("non-finite", "score: NaN or infinity")
+        if (scores < 0).any():
+            raise EvaluationFailure("invalid", "score: negative; it has to be at least 0")
+        all_kept, all_scores = np.zeros(len(corpus), bool), np.zeros(len(corpus))
+        all_kept[documents], all_scores[documents] = kept, scores
+        return all_kept, all_scores
+
+    # -- B ------------------------------------------------------------------------------------------------------------
+
+    def train(self, selection: Selection) -> tuple[dict[str, np.ndarray], Result]:
+        b = self.benchmark
+        steps = max(1, round(b.full_steps * self.stage.budget))
+        windows = lm_judge.training_windows(self.corpus, selection, steps * b.batch_size, b.length, self.rng(1))
+        inputs = {
+            "architecture": self.architecture,
+            "spec": thaw(self.candidate.algorithm.params),
+            "windows": windows,
+            "seed": self.seed,
+            "threads": b.threads,
+            "limit": b.max_parameters,
+        }
+        files = {**model_files(self.candidate.architecture), **self.candidate.algorithm.files}
+        result = self.run("train", inputs, files, 16 * b.max_parameters + (1 << 20), (0.1, 0.85))
+        answer = result.value if isinstance(result.value, dict) else {}
+        if "invalid" in answer:
+            raise EvaluationFailure("invalid", str(answer["invalid"])[:2000])
+        if "non_finite" in answer:
+            raise EvaluationFailure("non-finite", str(answer["non_finite"])[:2000])
+        weights = answer.get("weights")
+        if not isinstance(weights, dict) or not all(isinstance(w, np.ndarray) for w in weights.values()):
+            raise EvaluationFailure("protocol", "train: the answer holds no weights")
+        for name, weight in weights.items():
+            if not np.isfinite(weight).all():
+                raise EvaluationFailure("non-finite", f"weights: {name} has NaN or infinity")
+        return weights, result
+
+    # -- C ------------------------------------------------------------------------------------------------------------
+
+    def judge(self, weights: dict[str, np.ndarray]) -> tuple[float, float]:
+        """(bits per byte, FLOPs per token)."""
+        b = self.benchmark
+        # The same windows for every candidate and seed: less noise between them.
+        held_out = lm_judge.held_out_windows(
+            self.corpus, b.held_out_windows, b.length, np.random.default_rng([b.data_seed, 2])
+        )
+        shape = held_out.inputs.shape
+        size = int(np.prod(shape)) * 1024 + (1 << 20)
+        files = model_files(self.candidate.architecture)
+
+        def infer(inputs: np.ndarray, count: bool) -> dict[str, Any]:
+            request = {
+                "architecture": self.architecture,
+                "weights": weights,
+                "inputs": inputs,
+                "threads": b.threads,
+                "count": count,
+            }
+            value = self.run("infer", request, files, size, (0.85, 1.0)).value
+            return value if isinstance(value, dict) else {}
+
+        with ThreadPoolExecutor(2) as both:
+            plain = both.submit(infer, held_out.inputs, True)
+            altered = both.submit(infer, held_out.altered, False)
+            first, second = plain.result(), altered.result()
+        logits = lm_judge.check_logits(first.get("logits"), shape)
+        lm_judge.check_causality(logits, lm_judge.check_logits(second.get("logits"), shape), held_out)
+        flops = first.get("flops_per_token")
+        if not isinstance(flops, float):
+            raise EvaluationFailure("protocol", "infer: no flops_per_token")
+        return lm_judge.bits_per_byte(logits, held_out.targets), flops
+
+
+def _array(answer: Any, name: str, dtype: str, size: int) -> np.ndarray:
+    value = answer.get(name) if isinstance(answer, dict) else None
+    if not isinstance(value, np.ndarray) or value.shape != (size,) or value.dtype != dtype:
+        raise EvaluationFailure("protocol", f"curate: {name} is not {dtype} ({size},)")
+    return value
