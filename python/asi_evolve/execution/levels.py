@@ -124,7 +124,7 @@ def python_paths() -> tuple[str, ...]:
 
     wanted = [sys.base_prefix, sys.prefix, sys.base_exec_prefix, sys.exec_prefix]
     wanted += [sysconfig.get_paths()[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")]
-    wanted += [p for p in sys.path if p.rstrip("/").endswith(("site-packages", "dist-packages"))]
+    wanted += package_paths()
     wanted += list(asi_evolve.__path__)
     native = importlib.util.find_spec("asi_evolve._native")
     if native is not None and native.origin:
@@ -173,6 +173,11 @@ def without(paths: Sequence[str], hidden: Sequence[str]) -> tuple[list[str], lis
         listable.append(path)
         queue += [os.path.join(path, name) for name in os.listdir(path)]
     return readable, listable
+
+
+def package_paths() -> list[str]:
+    """Directories of packages that Python would not find by itself without our environment and user directory."""
+    return [p for p in sys.path if p.rstrip("/").endswith(("site-packages", "dist-packages")) and os.path.isdir(p)]
 
 
 def outermost(paths: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM", "BLIS", "TBB"
 _SCRATCH = "/tmp"
 SETTINGS = "ASI_EVOLVE_SANDBOX"  # level:memory_mb:processes, from the pool to benchmarks that start sandboxes
 _BOOT = (
-    "import sys; sys.path[:1] = {path!r}; "
+    "import sys; sys.path[:1] = {path!r}; sys.path += [p for p in {more!r} if p not in sys.path]; "
     "from asi_evolve.execution.child import main; main({request}, {result}, {parent})"
 )
 
@@ -126,7 +126,7 @@ class Sandbox:
 
             def command(request_fd: int, result_fd: int) -> list[str]:
                 parent = 0 if bare else os.getpid()
-                boot = _BOOT.format(path=levels.import_paths(), request=request_fd, result=result_fd, parent=parent)
+                boot = _BOOT.format(path=levels.import_paths(), more=levels.package_paths(), request=request_fd, result=result_fd, parent=parent)
                 python = [sys.executable, "-s", "-B", "-c", boot]
                 return _bubblewrap(visible, masked, limits, extra) + python if bare else python
 
