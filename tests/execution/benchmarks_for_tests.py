@@ -10,9 +10,8 @@ from asi_evolve.errors import EvaluationFailure
 from asi_evolve.execution import Sandbox, progress
 from asi_evolve.space import Choice
 
-MODES = (
-    "good nan missing text failure raise exit sleep memory write read progress sandbox daemon number environment".split()
-)
+MODES = ("good", "nan", "missing", "text", "failure", "raise", "exit", "sleep", "memory", "write", "read")
+MODES += ("progress", "sandbox", "daemon", "number", "environment")
 
 
 class Moody(BenchmarkBase):
@@ -24,7 +23,7 @@ class Moody(BenchmarkBase):
         self.options = {"isolation": isolation, "marker": marker}
 
     def domains(self):
-        return [ParametricDomain("algorithm", [Choice("mode", tuple(MODES))], {"mode": "good"})]
+        return [ParametricDomain("algorithm", [Choice("mode", MODES)], {"mode": "good"})]
 
     def evaluate(self, candidate, stage, seed):
         mode = candidate["algorithm"].params["mode"]

@@ -124,7 +124,7 @@ def test_inline_is_fast_and_faults_are_real():
 def test_bad_pools():
     with pytest.raises(ConfigError, match="isolation"):
         LocalPool("asi_evolve.domains.synthetic:SyntheticBenchmark", {}, "chroot")
-    with pytest.raises(ConfigError, match="sandbox.level"):
+    with pytest.raises(ConfigError, match=r"sandbox\.level"):
         LocalPool(benchmark_spec(Moody()), {}, "sandbox", sandbox_level="vm")
 
     class Local(Moody):

@@ -12,7 +12,7 @@ from asi_evolve.domains.corpus import Corpus
 from asi_evolve.domains.data import Selection
 from asi_evolve.errors import EvaluationFailure
 
-TOLERANCE = 1e-3  # largest difference of two logits that counts as rounding
+TOLERANCE = 1e-4  # largest difference of two logits, relative to 1 + the largest logit, that counts as rounding
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ LEVELS: tuple[Level, ...] = ("bubblewrap", "landlock", "none")
 _PROMISES = {
     "bubblewrap": "own user, PID, network, IPC, UTS and mount namespaces; read-only Python; private size-limited /tmp",
     "landlock": "file system, TCP and signals by Landlock, all sockets by seccomp; weaker: processes of the machine "
-    "are visible by number, the size of the scratch directory as a whole is not limited",
+    "are visible by number, files by name and size, the size of the scratch directory as a whole is not limited",
     "none": "NOT CONTAINED: code of the language model can do whatever you can",
 }
 _lock = threading.Lock()

@@ -39,8 +39,10 @@ class Sandbox:
     What holds at level ``bubblewrap``: no network, no file of the host but the read-only Python installation and what
     ``read_only`` names, no environment, no process of the host visible, no new privileges; a scratch directory of
     limited size that vanishes with the process. At ``landlock``, the same files and no sockets, but other processes'
-    numbers are visible, the total size of the scratch directory is not limited, and before Linux 6.12 processes of the
-    same user can be signalled. At both, the limits hold, and nothing outlives the call, nor its caller.
+    numbers and the existence and size of files are visible, the total size of the scratch directory is not limited,
+    and before Linux 6.12 processes of the same user can be signalled. At both, the limits hold, and nothing outlives
+    the call, nor its caller. To root the kernel does not apply RLIMIT_NPROC: there the parent's watch alone bounds the
+    number of processes.
     """
 
     def __init__(
@@ -126,7 +128,13 @@ class Sandbox:
 
             def command(request_fd: int, result_fd: int) -> list[str]:
                 parent = 0 if bare else os.getpid()
-                boot = _BOOT.format(path=levels.import_paths(), more=levels.package_paths(), request=request_fd, result=result_fd, parent=parent)
+                boot = _BOOT.format(
+                    path=levels.import_paths(),
+                    more=levels.package_paths(),
+                    request=request_fd,
+                    result=result_fd,
+                    parent=parent,
+                )
                 python = [sys.executable, "-s", "-B", "-c", boot]
                 return _bubblewrap(visible, masked, limits, extra) + python if bare else python
 
