@@ -1,0 +1,106 @@
+"""Learn: what is known, as text of bounded length for the prompts of Design and Analyze."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from asi_evolve.campaign import Campaign
+from asi_evolve.ledger import Ledger
+
+# Bytes per token of English and code under byte-pair tokenisers is 3 to 4; 3 errs on the safe side.
+BYTES_PER_TOKEN = 3
+
+
+def learn(campaign: Campaign, cycle: int) -> str:
+    """The context of a cycle, at most ``llm.max_context_tokens`` tokens by a cautious estimate.
+
+    Sections in order of importance: the best candidates by Pareto rank, the state of the hypotheses, the last
+    analysis, recent failures. Later sections give way first.
+    """
+    done = campaign.store.done(cycle, "learn")
+    if done is not None:
+        return str(done["context"])
+    ledger = campaign.ledger()
+    labels = campaign.labels()
+    sections = [
+        _front(campaign, ledger, labels),
+        _hypotheses(campaign),
+        _analysis(campaign),
+        _failures(campaign, labels),
+    ]
+    context = bounded(sections, campaign.config.llm.max_context_tokens * BYTES_PER_TOKEN)
+    campaign.store.log(cycle, "learn", "done", {"context": context})
+    return context
+
+
+def bounded(sections: list[list[str]], limit: int) -> str:
+    """Sections (heading first) joined, whole lines only, within ``limit`` bytes of UTF-8."""
+    lines: list[str] = []
+    used = 0
+    for section in sections:
+        for number, line in enumerate(section):
+            size = len(line.encode("utf-8")) + 1
+            if len(section) < 2 or used + size > limit:
+                break
+            if number == 0 and used + size + len(section[1].encode("utf-8")) + 1 > limit:
+                break  # a heading alone says nothing
+            lines.append(line)
+            used += size
+    return "\n".join(lines)
+
+
+def _front(campaign: Campaign, ledger: Ledger, labels: dict[str, str]) -> list[str]:
+    ranked = campaign.ranked(ledger)
+    lines = [f"Best candidates so far (improvement in {campaign.benchmark.metric} over the baseline, positive is better):"]
+    for candidate, fitness in list(zip(ranked.hashes, ranked.fitness, strict=True))[:8]:
+        triple = campaign.store.candidate(candidate)
+        changes = "; ".join(
+            f"{name}: {_brief(campaign.baseline[name].diff(triple[name]))}" for name in triple.changed(campaign.baseline)
+        )
+        lines.append(
+            f"{labels[candidate]} ({fitness.stage}): improvement {fitness.performance:+.4f}, cost x{fitness.cost:.2f}, "
+            f"changes {changes or 'nothing, the baseline'}"
+        )
+    return lines
+
+
+def _brief(diff: str) -> str:
+    """Parameter changes in full, file diffs by name only."""
+    parts = []
+    for line in diff.splitlines():
+        if line.startswith("+++ "):
+            parts.append(f"code of {line[4:].removeprefix('b/').strip()}")
+        elif line.startswith(("---", "@@", "+", "-", " ")) or not line:
+            continue
+        else:
+            parts.append(line)
+    return ", ".join(parts)[:240]
+
+
+def _hypotheses(campaign: Campaign) -> list[str]:
+    rows = campaign.store.hypotheses()
+    lines = ["Hypotheses:"]
+    order = {"supported": 0, "active": 1, "refuted": 2, "inconclusive": 3, "retired": 4}
+    for row in sorted(rows, key=lambda r: (order.get(r["status"], 5), -r["id"]))[:8]:
+        lines.append(f"H{row['id']} ({row['domain']}, {row['status']}): {row['statement'][:160]}")
+    return lines
+
+
+def _analysis(campaign: Campaign) -> list[str]:
+    rows = campaign.store.analyses()
+    if not rows:
+        return []
+    last = rows[-1]
+    return [f"Analysis of cycle {last['cycle']}:", *last["facts"]["lines"][:6], last["interpretation"][:400]]
+
+
+def _failures(campaign: Campaign, labels: dict[str, str]) -> list[str]:
+    failed = [e for e in campaign.store.evaluations() if not e.ok]
+    if not failed:
+        return []
+    counts = Counter(e.failure for e in failed)
+    lines = ["Failures so far: " + ", ".join(f"{kind} {n}" for kind, n in counts.most_common())]
+    for e in failed[-3:]:
+        reason = e.message.strip().splitlines()[-1] if e.message.strip() else ""
+        lines.append(f"{labels[e.candidate]} failed ({e.failure}): {reason[:160]}")
+    return lines
