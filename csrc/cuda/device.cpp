@@ -18,7 +18,8 @@ DeviceInfo device_info() {
     }
     for (int i = 0; i < count; ++i) {
         cudaDeviceProp properties{};
-        if (cudaGetDeviceProperties(&properties, i) == cudaSuccess) info.devices.emplace_back(properties.name);
+        if (cudaGetDeviceProperties(&properties, i) == cudaSuccess)
+            info.devices.emplace_back(properties.name);
     }
     if (info.devices.empty()) info.error = "no device";
     return info;

@@ -111,7 +111,9 @@ class CascadeReport:
         return 1 - self.measured / self.all_full if self.all_full else None
 
 
-def cascade_report(ledger: Ledger, p: float, predicted_gain: Mapping[str, float], seeds: Mapping[str, int]) -> CascadeReport:
+def cascade_report(
+    ledger: Ledger, p: float, predicted_gain: Mapping[str, float], seeds: Mapping[str, int]
+) -> CascadeReport:
     """Accounts for every evaluation of the three stages.
 
     Args:
@@ -159,7 +161,9 @@ def cascade_report(ledger: Ledger, p: float, predicted_gain: Mapping[str, float]
                 [
                     (fmean(x), fmean(y))
                     for c in ledger.at("full")
-                    if c != ledger.baseline and (x := ledger.improvement(c, "cross")) and (y := ledger.improvement(c, "full"))
+                    if c != ledger.baseline
+                    and (x := ledger.improvement(c, "cross"))
+                    and (y := ledger.improvement(c, "full"))
                 ]
             ),
         },

@@ -232,7 +232,9 @@ def _hypotheses(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
-        print(f"H{row['id']} [{row['status']}] cycle {row['cycle']}, {row['domain']}, by {row['provenance']}: {row['statement']}")
+        print(
+            f"H{row['id']} [{row['status']}] cycle {row['cycle']}, {row['domain']}, by {row['provenance']}: {row['statement']}"
+        )
         print(f"    {row['reason']}")
     return 0
 

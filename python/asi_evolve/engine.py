@@ -90,7 +90,9 @@ class Engine:
     def run(self) -> RunResult:
         """Runs a new campaign to its end. Raises RunDirectoryError when the directory already holds a run."""
         if self.directory.has_run():
-            raise RunDirectoryError(f"{self.directory.path}: already holds a run; resume it or choose another directory")
+            raise RunDirectoryError(
+                f"{self.directory.path}: already holds a run; resume it or choose another directory"
+            )
         return self._open("run", self._all_cycles)
 
     def resume(self) -> RunResult:

@@ -11,7 +11,17 @@ from typing import Any
 
 from asi_evolve.config import Config
 
-_PACKAGES = ("asi-evolve-engine", "torch", "numpy", "faiss-cpu", "faiss-gpu-cu12", "sqlalchemy", "openai", "xllamacpp", "vllm")
+_PACKAGES = (
+    "asi-evolve-engine",
+    "torch",
+    "numpy",
+    "faiss-cpu",
+    "faiss-gpu-cu12",
+    "sqlalchemy",
+    "openai",
+    "xllamacpp",
+    "vllm",
+)
 
 
 def describe_environment(config: Config, llm: str | None) -> dict[str, Any]:
@@ -52,7 +62,9 @@ def _git() -> dict[str, Any] | None:
     """Commit and cleanness of the checkout the command runs in; None outside one."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True)
+        status = subprocess.run(
+            ["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit.stdout.strip(), "clean": not status.stdout.strip()}

@@ -81,7 +81,9 @@ def _apply(text: str, block: Block, number: int) -> str:
         places = _matches([form(x) for x in lines], [form(x) for x in search])
         if len(places) > 1:
             where = ", ".join(str(p + 1) for p in places[:5])
-            raise InvalidEdit(f"block {number} of {block.path}: matches {len(places)} places (lines {where}); add context")
+            raise InvalidEdit(
+                f"block {number} of {block.path}: matches {len(places)} places (lines {where}); add context"
+            )
         if places:
             at = places[0]
             if form is str.strip:

@@ -86,7 +86,10 @@ class LiveView:
         self._cycle_began: dict[int, float] = {}
         self._header = ""
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[note]}"), console=self._console
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
         )
         self._tasks: dict[tuple[str, str, int], TaskID] = {}
         self._live = Live(self, console=self._console, refresh_per_second=4, transient=False)

@@ -312,9 +312,7 @@ class Store:
 
     def add_agenda(self, cycle: int, shares: Mapping[str, float], reason: str, provenance: str) -> None:
         """The agenda from ``cycle`` on."""
-        self._insert(
-            t.agenda, {"cycle": cycle, "shares": dict(shares), "reason": reason, "provenance": provenance}
-        )
+        self._insert(t.agenda, {"cycle": cycle, "shares": dict(shares), "reason": reason, "provenance": provenance})
 
     def agenda(self) -> list[Row]:
         """The agenda's history, oldest first."""

@@ -50,9 +50,7 @@ class EmbeddedLLM:
         if not isinstance(log, int):
             log.close()
         address = self._address()
-        self._client = ServerLLM(
-            f"{address}/v1", self.name, timeout=self._config.timeout, retries=self._config.retries
-        )
+        self._client = ServerLLM(f"{address}/v1", self.name, timeout=self._config.timeout, retries=self._config.retries)
         # The server process stays the engine's: `resume` starts another one.
 
     def _address(self) -> str:

@@ -129,7 +129,9 @@ class ServerLLM:
         prompt = int(getattr(usage, "prompt_tokens", 0) or 0)
         made = int(getattr(usage, "completion_tokens", 0) or 0)
         completions = [
-            Completion(c.message.content or "", str(c.finish_reason), prompt // len(choices), made // len(choices), seconds)
+            Completion(
+                c.message.content or "", str(c.finish_reason), prompt // len(choices), made // len(choices), seconds
+            )
             for c in choices[:n]
         ]
         for missing in range(len(completions), n):  # a server that ignores `n`

@@ -36,9 +36,7 @@ def ask(llm: LLM, store: Store, request: Request, phase: str, cycle: int) -> lis
     missing = tuple(key for key, row in known.items() if row is None)
     texts = {key: (row["response"], row["finish_reason"]) for key, row in known.items() if row is not None}
     if missing:
-        part = Request(
-            missing, request.messages, request.schema, request.temperature, request.max_tokens, request.seed
-        )
+        part = Request(missing, request.messages, request.schema, request.temperature, request.max_tokens, request.seed)
         for key, completion in zip(missing, llm.complete(part), strict=True):
             _record(store, key, phase, cycle, llm.name, part, completion)
             texts[key] = (completion.text, completion.finish_reason)

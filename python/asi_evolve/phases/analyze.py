@@ -152,9 +152,7 @@ def verdict(interval: Interval, prediction: Mapping[str, Any]) -> tuple[str, str
 # -- the model's part -------------------------------------------------------------------------------------------------
 
 
-def _ask(
-    campaign: Campaign, cycle: int, context: str, lines: Sequence[str], gains: Gains
-) -> Mapping[str, Any] | None:
+def _ask(campaign: Campaign, cycle: int, context: str, lines: Sequence[str], gains: Gains) -> Mapping[str, Any] | None:
     """The model's answer, or None without a model or without a usable answer in two tries."""
     llm = campaign.llm
     if llm is None:

@@ -51,11 +51,14 @@ def bounded(sections: list[list[str]], limit: int) -> str:
 
 def _front(campaign: Campaign, ledger: Ledger, labels: dict[str, str]) -> list[str]:
     ranked = campaign.ranked(ledger)
-    lines = [f"Best candidates so far (improvement in {campaign.benchmark.metric} over the baseline, positive is better):"]
+    lines = [
+        f"Best candidates so far (improvement in {campaign.benchmark.metric} over the baseline, positive is better):"
+    ]
     for candidate, fitness in list(zip(ranked.hashes, ranked.fitness, strict=True))[:8]:
         triple = campaign.store.candidate(candidate)
         changes = "; ".join(
-            f"{name}: {_brief(campaign.baseline[name].diff(triple[name]))}" for name in triple.changed(campaign.baseline)
+            f"{name}: {_brief(campaign.baseline[name].diff(triple[name]))}"
+            for name in triple.changed(campaign.baseline)
         )
         lines.append(
             f"{labels[candidate]} ({fitness.stage}): improvement {fitness.performance:+.4f}, cost x{fitness.cost:.2f}, "

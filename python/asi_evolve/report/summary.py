@@ -68,7 +68,9 @@ class Summary:
     def state(self) -> str:
         """running, finished or interrupted."""
         finished = any(j["phase"] == "confirm" and j["event"] == "done" for j in self.journal)
-        finished |= bool(self.journal) and not self.config.cascade.confirm_seeds and self.cycles_done == self.config.cycles
+        finished |= (
+            bool(self.journal) and not self.config.cascade.confirm_seeds and self.cycles_done == self.config.cycles
+        )
         return "running" if self.active else "finished" if finished else "interrupted"
 
     @property
@@ -113,7 +115,12 @@ class Summary:
             "beats_baseline": self.result.beats_baseline,
             "improvement": None
             if interval is None
-            else {"mean": _finite(interval.mean), "low": _finite(interval.low), "high": _finite(interval.high), "seeds": interval.n},
+            else {
+                "mean": _finite(interval.mean),
+                "low": _finite(interval.low),
+                "high": _finite(interval.high),
+                "seeds": interval.n,
+            },
             "confirmed": self.result.confirmed,
             "candidates": len(self.candidates),
             "evaluations": {
@@ -150,7 +157,8 @@ class Summary:
             f"{self.directory}: {self.state}, cycle {self.cycles_done} of {self.config.cycles} done",
             describe_result(self.result, self.ledger.metric, label),
             f"evaluations: {stages}; failures: {failures}",
-            "proposals: " + "; ".join(f"{k}: " + ", ".join(f"{n} {s}" for s, n in c.items()) for k, c in j["proposals"].items()),
+            "proposals: "
+            + "; ".join(f"{k}: " + ", ".join(f"{n} {s}" for s, n in c.items()) for k, c in j["proposals"].items()),
             "hypotheses: " + (", ".join(f"{n} {s}" for s, n in j["hypotheses"].items()) or "none"),
             f"LLM: {j['llm']['calls']} calls, {j['llm']['prompt_tokens']} + {j['llm']['completion_tokens']} tokens, "
             f"{j['llm']['seconds']:.0f} s; claims true: {j['claims']['true']} of {j['claims']['checked']}",
@@ -233,7 +241,8 @@ def _valued(
             pairs.append((candidate, fitness))
     ranks, crowding = rank_and_crowding([f for _, f in pairs])
     valued = [
-        Valued(c, labels[c], origin[c], f, int(r), float(d)) for (c, f), r, d in zip(pairs, ranks, crowding, strict=True)
+        Valued(c, labels[c], origin[c], f, int(r), float(d))
+        for (c, f), r, d in zip(pairs, ranks, crowding, strict=True)
     ]
     return sorted(valued, key=lambda v: (v.rank, -v.crowding, -v.fitness.performance))
 
@@ -254,7 +263,11 @@ def best_so_far(summary: Summary) -> list[tuple[int, float, float]]:
         base = seen.get((summary.ledger.baseline, "full"), {})
         for (candidate, stage), values in seen.items():
             gains = [sign * (v - base[s]) for s, v in values.items() if s in base]
-            if candidate != summary.ledger.baseline and stage == "full" and len(gains) == len(summary.config.seeds("full")):
+            if (
+                candidate != summary.ledger.baseline
+                and stage == "full"
+                and len(gains) == len(summary.config.seeds("full"))
+            ):
                 best = max(best, fmean(gains))
         points.append((number, seconds, best))
     return points
