@@ -58,7 +58,7 @@ void write_state(const State& state, const Shape& shape, std::int64_t index, con
                  const T* z) {
     T* to_s = static_cast<T*>(state.s);
     T* to_z = static_cast<T*>(state.z);
-    if (!to_s) return;
+    if (!to_z) return;
     for (std::int64_t p = 0; p < shape.d_phi; ++p) {
         pack<T>(s + p * row, row, 1, 1, shape.d_v, to_s + (index * shape.d_phi + p) * shape.d_v, shape.d_v);
         to_z[index * shape.d_phi + p] = z[p];
