@@ -96,7 +96,7 @@ class Ledger:
         return Fitness(stage, fmean(gain), relative_cost(ours, base, self.costs), novelty, len(gain))
 
     def incumbent(self, seeds: Sequence[int]) -> str:
-        """The candidate with the largest mean improvement on all the full stage's seeds; the baseline if none is > 0."""
+        """The candidate with the largest mean improvement on all the full stage's seeds; else the baseline."""
         best, gain = self.baseline, 0.0
         for candidate in self.at("full"):
             if set(seeds) <= set(self.results(candidate, "full")):
