@@ -134,8 +134,9 @@ void check_tensor(const char* name, const View& view, std::int64_t elements, boo
                " in the last dimension; must be 1");
 }
 
-void check_pair(const char* name, const void* s, const void* z) {
-    if (!s != !z) reject(std::string(name) + ": S and z go together");
+// An empty tensor may be a null pointer.
+void check_pair(const char* name, const Shape& shape, const void* s, const void* z) {
+    if (shape.d_v && !s != !z) reject(std::string(name) + ": S and z go together");
 }
 
 double operations(const Shape& s, bool mapped) {
@@ -156,8 +157,8 @@ void forward(const ForwardParams& p) {
     check_tensor("k", p.k, tokens * s.d_k, false);
     check_tensor("v", p.v, tokens * s.d_v, false);
     check_tensor("out", p.out, tokens * s.d_v, true);
-    check_pair("the initial state", p.initial.s, p.initial.z);
-    check_pair("the final state", p.final.s, p.final.z);
+    check_pair("the initial state", s, p.initial.s, p.initial.z);
+    check_pair("the final state", s, p.final.s, p.final.z);
     const Kernels& use = kernels();
     parallel(s.batch * s.heads, p.threads, operations(s, p.phi.weight), use.forward_scratch(p),
              [&](std::int64_t i, std::byte* memory) { use.forward(p, i, memory); });
@@ -175,8 +176,8 @@ void backward(const BackwardParams& p) {
     check_tensor("grad_q", p.grad_q, tokens * s.d_k, true);
     check_tensor("grad_k", p.grad_k, tokens * s.d_k, true);
     check_tensor("grad_v", p.grad_v, tokens * s.d_v, true);
-    check_pair("the initial state", p.initial.s, p.initial.z);
-    check_pair("the gradient of the initial state", p.grad_initial.s, p.grad_initial.z);
+    check_pair("the initial state", s, p.initial.s, p.initial.z);
+    check_pair("the gradient of the initial state", s, p.grad_initial.s, p.grad_initial.z);
     const Kernels& use = kernels();
     parallel(s.batch * s.heads, p.threads, 3.0 * operations(s, p.phi.weight), use.backward_scratch(p),
              [&](std::int64_t i, std::byte* memory) { use.backward(p, i, memory); });
@@ -192,8 +193,8 @@ void step(const StepParams& p) {
     check_tensor("v", p.v, tokens * s.d_v, false);
     check_tensor("out", p.out, tokens * s.d_v, true);
     if (tokens && (!p.initial.z || !p.final.z)) reject("a step needs a state and a place for the next one");
-    check_pair("the state", p.initial.s, p.initial.z);
-    check_pair("the new state", p.final.s, p.final.z);
+    check_pair("the state", s, p.initial.s, p.initial.z);
+    check_pair("the new state", s, p.final.s, p.final.z);
     const Kernels& use = kernels();
     parallel(tokens, p.threads, operations(s, p.phi.weight), use.step_scratch(p),
              [&](std::int64_t i, std::byte* memory) { use.step(p, i, memory); });

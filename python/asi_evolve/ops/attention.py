@@ -92,7 +92,11 @@ def linear_attention(
     state = None if initial_state is None else (initial_state[0].to(wide), initial_state[1].to(wide))
     if q.device.type in ("cpu", "meta") and q.dtype in kernel.DTYPES:
         s0, z0 = (None, None) if state is None else state
-        out, s, z = torch.ops.asi_evolve.linear_attention(q, k, v, weight, bias, s0, z0, causal, float(eps))
+        inputs = (q, k, v, weight, bias, s0, z0, causal, float(eps))
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            out, s, z = kernel.Transformed.apply(*inputs)  # type: ignore[no-untyped-call]
+        else:
+            out, s, z = torch.ops.asi_evolve.linear_attention(*inputs)
     else:
         with torch.autocast(q.device.type, enabled=False):
             out, (s, z) = linear_attention_chunked(q, k, v, weight, bias, causal=causal, eps=eps, initial_state=state)
@@ -182,7 +186,7 @@ def _eager_cpu(tensors: list[Tensor]) -> bool:
     differentiates, traces, transforms or watches these tensors."""
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
-    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return False
     grad = torch.is_grad_enabled()
     return all(
@@ -227,7 +231,7 @@ def _check(
     _check_shape("v", v, q.device, (*leading, d_v))
     if not (k.dtype == q.dtype == v.dtype):
         raise TypeError(f"q, k, v: dtypes {q.dtype}, {k.dtype}, {v.dtype}; expected the same for all three")
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps) or eps < 0:
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps < math.inf:
         raise ValueError(f"eps: {eps!r}; expected a finite number, at least 0")
     heads, d_phi = q.shape[1], d_k
     if weight is not None:

@@ -1,4 +1,4 @@
-"""The custom operators ``asi_evolve::linear_attention`` and ``..._backward``: CPU kernel, shapes, gradient, vmap, FLOPs.
+"""The custom operators ``asi_evolve::linear_attention`` and ``..._backward``: kernel, shapes, gradient, vmap.
 
 The operators want what :mod:`asi_evolve.ops.attention` prepares: q, k, v of one dtype; weight, bias and state in the
 accumulation type.
@@ -96,7 +96,7 @@ def _forward(
     return out, new_s, new_z
 
 
-@torch.library.register_fake("asi_evolve::linear_attention")
+@torch.library.register_fake("asi_evolve::linear_attention")  # type: ignore[untyped-decorator]
 def _forward_fake(
     q: Tensor,
     k: Tensor,
@@ -171,7 +171,7 @@ def _backward(
     return grads[0], grads[1], grads[2], empty[0], empty[1], empty[2], empty[3]
 
 
-@torch.library.register_fake("asi_evolve::linear_attention_backward")
+@torch.library.register_fake("asi_evolve::linear_attention_backward")  # type: ignore[untyped-decorator]
 def _backward_fake(
     grad_out: Tensor,
     grad_s: Tensor | None,
@@ -230,6 +230,24 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, grad_s: Tensor | None, gra
 torch.library.register_autograd("asi_evolve::linear_attention", _differentiate, setup_context=_save)
 
 
+class Transformed(torch.autograd.Function):
+    """The operator for ``torch.func``, whose transforms do not know the gradient registered above."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> Any:
+        """The operator."""
+        return torch.ops.asi_evolve.linear_attention(*inputs)
+
+    setup_context = staticmethod(_save)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """The backward operator."""
+        return _differentiate(ctx, *grads)
+
+
 # --- vmap: the new dimension becomes part of the heads, which may have weights of their own ---------------------
 
 
@@ -260,7 +278,7 @@ def _fold_inputs(size: int, dims: Sequence[Any], args: Sequence[Any]) -> tuple[l
     return [*folded, *args[7:]], heads
 
 
-@torch.library.register_vmap("asi_evolve::linear_attention")
+@torch.library.register_vmap("asi_evolve::linear_attention")  # type: ignore[untyped-decorator]
 def _forward_vmap(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
     size = info.batch_size
     inputs, heads = _fold_inputs(size, dims, args)
@@ -268,7 +286,7 @@ def _forward_vmap(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Any, An
     return tuple(x.unflatten(1, (size, heads)) for x in outputs), (1, 1, 1)
 
 
-@torch.library.register_vmap("asi_evolve::linear_attention_backward")
+@torch.library.register_vmap("asi_evolve::linear_attention_backward")  # type: ignore[untyped-decorator]
 def _backward_vmap(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
     size = info.batch_size
     inputs, heads = _fold_inputs(size, dims[4:], args[4:])

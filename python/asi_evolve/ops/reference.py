@@ -1,4 +1,4 @@
-"""Linear attention in plain torch: the definition (to test against) and a chunked form (for devices without a kernel)."""
+"""Linear attention in plain torch: the definition, and a chunked form for devices without a kernel."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def linear_attention_chunked(
     pad = -length % chunk
     if pad:
         fq, fk, v = (functional.pad(x, (0, 0, 0, pad)) for x in (fq, fk, v))
-    fq, fk, v = (x.unflatten(2, (-1, chunk)) for x in (fq, fk, v))
+    fq, fk, v = (x.reshape(batch, heads, -1, chunk, x.shape[-1]) for x in (fq, fk, v))
     scores = (fq @ fk.transpose(-1, -2)).tril()
     steps = fk.transpose(-1, -2) @ v
     s = s0.unsqueeze(2) + steps.cumsum(2)
