@@ -68,7 +68,7 @@ void write_state(const State& state, const Shape& shape, std::int64_t index, con
 template <class S>
 struct ForwardPass {
     using T = Accumulator<S>;
-    static constexpr std::int64_t w = kWidth<T>;
+    static constexpr std::int64_t w = kWidth<T>, size = sizeof(S);
 
     const ForwardParams& params;
     const Shape& shape;
@@ -96,46 +96,52 @@ struct ForwardPass {
     void run(std::int64_t index) {
         const std::int64_t b = index / shape.heads, h = index % shape.heads;
         phi.read(params.phi, h);
+        q_data = slice<S>(params.q, b, h);
+        k_data = slice<S>(params.k, b, h);
+        v_data = slice<S>(params.v, b, h);
+        out_data = slice_out<S>(params.out, b, h);
         read_state(params.initial, shape, index, state, value_row, z);
         for (std::int64_t p = shape.d_phi; p < wide_row; ++p) z[p] = T(0);
         if (!params.causal)
             for (std::int64_t i = 0; i < shape.length; i += chunk) {
                 const std::int64_t n = smaller(chunk, shape.length - i);
-                keys(slice<S>(params.k, b, h), i, n);
-                add_to_state(values(slice<S>(params.v, b, h), i, n), n);
+                keys(i, n);
+                add_to_state(values(i, n), n, i + n);
             }
         for (std::int64_t i = 0; i < shape.length; i += chunk) {
             const std::int64_t n = smaller(chunk, shape.length - i);
-            const Matrix<T> pq = queries(slice<S>(params.q, b, h), i, n);
+            const Matrix<T> pq = queries(i, n);
             Matrix<T> values_here{v, value_row};
             if (params.causal) {
-                keys(slice<S>(params.k, b, h), i, n);
-                values_here = values(slice<S>(params.v, b, h), i, n);
+                keys(i, n);
+                values_here = values(i, n);
                 lower_product<T>(scores, chunk_row, n,
                                  {pq.data, pq.row, 1, kt, kt_row, shape.d_phi, Part::all});
             }
             scales(pq, n);
-            outputs(slice_out<S>(params.out, b, h), pq, values_here, i, n);
-            if (params.causal) add_to_state(values_here, n);
+            outputs(pq, values_here, i, n);
+            if (params.causal) add_to_state(values_here, n, i + n);
         }
         write_state(params.final, shape, index, state, value_row, z);
     }
 
   private:
+    const S *q_data = nullptr, *k_data = nullptr, *v_data = nullptr;
+    S* out_data = nullptr;
     const T* kt = nullptr;  // phi(K)^T of this chunk
     std::int64_t kt_row = 0;
 
-    Matrix<T> queries(const S* q, std::int64_t start, std::int64_t n) {
-        const Matrix<T> rows = rows_of(q, params.q.stride, start, n, shape.d_k, x, wide_row);
+    Matrix<T> queries(std::int64_t start, std::int64_t n) {
+        const Matrix<T> rows = rows_of(q_data, params.q.stride, start, n, shape.d_k, x, wide_row);
         if (!phi.mapped) return rows;
         phi.by_rows(rows.data, rows.row, n, phi_q, wide_row);
         return {phi_q, wide_row};
     }
 
-    void keys(const S* k, std::int64_t start, std::int64_t n) {
+    void keys(std::int64_t start, std::int64_t n) {
         // The queries of an unmapped chunk may still be in x; phi_q is free then.
         T* copy = phi.mapped ? x : phi_q;
-        const Matrix<T> rows = rows_of(k, params.k.stride, start, n, shape.d_k, copy, wide_row);
+        const Matrix<T> rows = rows_of(k_data, params.k.stride, start, n, shape.d_k, copy, wide_row);
         T* direct = phi.mapped ? x_t : phi_kt;
         transpose(rows.data, rows.row, n, shape.d_k, direct, chunk_row);
         if (phi.mapped) phi.by_columns(x_t, chunk_row, n, phi_kt, chunk_row);
@@ -145,13 +151,20 @@ struct ForwardPass {
         kt_row = chunk_row;
     }
 
-    Matrix<T> values(const S* from, std::int64_t start, std::int64_t n) {
-        return rows_of(from, params.v.stride, start, n, shape.d_v, v, value_row);
+    Matrix<T> values(std::int64_t start, std::int64_t n) {
+        return rows_of(v_data, params.v.stride, start, n, shape.d_v, v, value_row);
     }
 
-    void add_to_state(const Matrix<T>& rows, std::int64_t n) {
+    void add_to_state(const Matrix<T>& rows, std::int64_t n, std::int64_t next) {
+        const std::int64_t k_row = params.k.stride[2] * size, v_row = params.v.stride[2] * size;
+        const S *const k = k_data, *const from = v_data;
         accumulate<T>(state, value_row, shape.d_phi, shape.d_v,
-                      {kt, kt_row, 1, rows.data, rows.row, n, Part::all});
+                      {kt, kt_row, 1, rows.data, rows.row, n, Part::all},
+                      [=](std::int64_t i, std::int64_t c) ASI_LAMBDA {
+                          if (i >= n) return;
+                          prefetch(k, (next + i) * k_row + c * size);
+                          prefetch(from, (next + i) * v_row + c * size);
+                      });
         for (std::int64_t p = 0; p < shape.d_phi; ++p) {
             Vec<T> total{};
             for (std::int64_t j = 0; j < n; j += w) total += load(kt + p * kt_row + j);
@@ -174,15 +187,19 @@ struct ForwardPass {
         }
     }
 
-    void outputs(S* out, const Matrix<T>& pq, const Matrix<T>& rows, std::int64_t start, std::int64_t n) {
+    void outputs(const Matrix<T>& pq, const Matrix<T>& rows, std::int64_t start, std::int64_t n) {
         const std::int64_t out_row = params.out.stride[2], d_v = shape.d_v;
-        S* const to = out + start * out_row;
+        const std::int64_t q_row = params.q.stride[2] * size, next = start + n;
+        const S* const q = q_data;
+        S *const out = out_data, *const to = out + start * out_row;
         const T* const factor = scale;
         const Term<T> inside{scores, chunk_row, 1, rows.data, rows.row, params.causal ? n : 0, Part::lower};
         const Term<T> before{pq.data, pq.row, 1, state, value_row, shape.d_phi, Part::all};
         gemm<T>(n, d_v, inside, before, false, Zero<T>{},
                 [=](std::int64_t i, std::int64_t c, Vec<T> x) ASI_LAMBDA {
                     if (i < n) store_part(to + i * out_row + c, x * factor[i], d_v - c);
+                    prefetch(q, (next + i) * q_row + c * size);
+                    prefetch<true>(out, (next + i) * out_row * size + c * size);
                 });
     }
 };

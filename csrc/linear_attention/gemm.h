@@ -87,13 +87,22 @@ struct Zero {
     ASI_INLINE Vec<T> operator()(std::int64_t, std::int64_t) const { return Vec<T>{}; }
 };
 
-// target += a b
-template <class T>
-void accumulate(T* target, std::int64_t row, std::int64_t rows, std::int64_t columns, const Term<T>& term) {
+struct Nothing {
+    ASI_INLINE void operator()(std::int64_t, std::int64_t) const {}
+};
+
+// target += a b; `also` is called at each vector, to fetch what comes next while the products keep the CPU
+// busy
+template <class T, class Also = Nothing>
+ASI_INLINE void accumulate(T* target, std::int64_t row, std::int64_t rows, std::int64_t columns,
+                           const Term<T>& term, Also also = {}) {
     gemm<T>(
         rows, columns, term, Term<T>{}, false,
         [=](std::int64_t i, std::int64_t c) ASI_LAMBDA { return load(target + i * row + c); },
-        [=](std::int64_t i, std::int64_t c, Vec<T> x) ASI_LAMBDA { store(target + i * row + c, x); });
+        [=](std::int64_t i, std::int64_t c, Vec<T> x) ASI_LAMBDA {
+            store(target + i * row + c, x);
+            also(i, c);
+        });
 }
 
 // target = the lower triangle of a b, with zeros above it as far as tiles reach

@@ -190,6 +190,14 @@ ASI_INLINE void store_narrow(BFloat16* p, Vec<float> v) {
     __builtin_memcpy(p, &s, sizeof(s));
 }
 
+// Memory to be read (or written) soon, as far as the caller's own access pattern is too short for the
+// hardware to see it coming. Addresses beyond the tensor do no harm.
+template <bool Write = false>
+ASI_INLINE void prefetch(const void* base, std::int64_t bytes) {
+    const auto address = reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(bytes);
+    __builtin_prefetch(reinterpret_cast<const void*>(address), Write, 2);
+}
+
 // The first `count` elements of a vector; more than a vector's width means all.
 template <class S>
 ASI_INLINE void store_part(S* p, Vec<Accumulator<S>> v, std::int64_t count) {
