@@ -114,7 +114,8 @@ def front_figure(summary: Summary, valued: Sequence[Valued], name: str, title: s
                     cmap="viridis",
                     marker=_MARKERS[stage],
                     s=34,
-                    edgecolors="none",
+                    edgecolors="#888888",
+                    linewidths=0.5,
                     label=stage,
                 )
         front = [v for v in valued if v.rank == 1]
@@ -150,7 +151,7 @@ def _cost_axis(axes: Any, costs: Sequence[float]) -> None:
         return
     if max(costs) / min(costs) > 3:  # ratios: logarithmic when they span more than a little
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if max(costs) / min(costs) < 30 else (1.0,)))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
 

@@ -98,7 +98,6 @@ def _context(summary: Summary) -> dict[str, Any]:
         "written": time.time(),
         "verdict": describe_result(result, ledger.metric, label),
         "label": label,
-        "interval": result.improvement,
         "bounded": result.improvement is not None and result.improvement.n > 1,
         "baseline_label": summary.labels[result.baseline.hash],
         "seconds": sum(e["seconds"] for e in summary.evaluations),
