@@ -19,7 +19,7 @@ _LINE = "#2f7ed8"
 _FRONT = "#e0542e"
 _SERIES = ("#2f7ed8", "#e0942e", "#3aa66b", "#a65bc4", "#c4455b", "#5b8a99", "#8a7a3a", "#7a7a7a")
 _MARKERS = {"isolated": "o", "cross": "s", "full": "D"}
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, selectable, readable by screen readers
     "svg.hashsalt": "asi-evolve",  # equal input, equal file
     "font.family": "sans-serif",
@@ -30,10 +30,9 @@ _STYLE = {
     "axes.grid": True,
     "grid.alpha": 0.15,
     "legend.frameon": False,
-    **{
-        key: _INK
-        for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
-    },
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), _INK
+    ),
 }
 
 
@@ -151,7 +150,9 @@ def _cost_axis(axes: Any, costs: Sequence[float]) -> None:
         return
     if max(costs) / min(costs) > 3:  # ratios: logarithmic when they span more than a little
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if max(costs) / min(costs) < 30 else (1.0,)))
+        axes.xaxis.set_major_locator(
+            LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if max(costs) / min(costs) < 30 else (1.0,))
+        )
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
 

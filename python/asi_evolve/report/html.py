@@ -32,9 +32,7 @@ _UNITS = {"train_seconds": "s", "seconds": "s", "flops_per_token": "FLOP", "peak
 _NARROW = "\u202f"  # narrow no-break space: between a number and its unit, and between thousands
 
 
-def write_report(
-    directory: str | Path, out: str | Path | None = None, *, benchmark: Benchmark | None = None
-) -> Path:
+def write_report(directory: str | Path, out: str | Path | None = None, *, benchmark: Benchmark | None = None) -> Path:
     """Writes the report of a run, whole or not at all.
 
     Args:
@@ -103,18 +101,20 @@ def _context(summary: Summary) -> dict[str, Any]:
         "seconds": sum(e["seconds"] for e in summary.evaluations),
         "baseline_values": _stage_means(summary, result.baseline.hash),
         "best_values": _stage_means(summary, result.best.hash),
-        "progress": [Markup(figures.progress_figure(summary, x)) for x in ("evaluations", "seconds")]  # noqa: S704
+        "progress": [Markup(figures.progress_figure(summary, x)) for x in ("evaluations", "seconds")]
         if summary.evaluations
         else [],
         "full": full,
         "full_figure": _front(summary, full, "full", "Candidates at the full stage"),
-        "mixed_figure": _front(summary, summary.valued, "mixed", "All candidates, each at the highest stage it reached"),
+        "mixed_figure": _front(
+            summary, summary.valued, "mixed", "All candidates, each at the highest stage it reached"
+        ),
         "shown": None if shown is None else summary.labels[shown],
         "steps": [] if shown is None else steps(summary, shown),
         "measured": () if shown is None else measured(summary, shown),
         "triple": None if shown is None else summary.triples[shown],
         "evidence": _by(summary.evidence, "hypothesis"),
-        "agenda_figure": Markup(figures.agenda_figure(summary.agenda, _agenda_domains(summary)))  # noqa: S704
+        "agenda_figure": Markup(figures.agenda_figure(summary.agenda, _agenda_domains(summary)))
         if summary.agenda
         else "",
         "failures": summary.failures(),
@@ -122,7 +122,7 @@ def _context(summary: Summary) -> dict[str, Any]:
         "claims": (claims_true, claims_checked),
         "usage": summary.llm_usage(),
         "environment": environment,
-        "sandboxes": list(dict.fromkeys(str(r["environment"].get("sandbox", "unknown")) for r in summary.runs)),
+        "sandboxes": list(dict.fromkeys(_sandbox(r["environment"].get("sandbox")) for r in summary.runs)),
         "environment_json": json.dumps(environment, indent=2, ensure_ascii=False),
         "seeds": {stage: summary.config.seeds(stage) for stage in (*STAGES, "confirm")},
         "config_yaml": summary.config.to_yaml(),
@@ -136,7 +136,7 @@ def _front(summary: Summary, valued: list[Any], name: str, title: str) -> Markup
     # A front of the baseline alone is no picture.
     if not any(v.hash != summary.ledger.baseline for v in valued):
         return ""
-    return Markup(figures.front_figure(summary, valued, name, title))  # noqa: S704
+    return Markup(figures.front_figure(summary, valued, name, title))
 
 
 def _agenda_domains(summary: Summary) -> list[str]:
@@ -157,6 +157,14 @@ def _stage_means(summary: Summary, candidate: str) -> dict[str, tuple[float, int
 def _metric_names(summary: Summary) -> list[str]:
     first = [summary.ledger.metric, *summary.ledger.costs]
     return list(dict.fromkeys([*first, *(name for e in summary.evaluations for name in e["metrics"])]))
+
+
+def _sandbox(facts: Any) -> str:
+    """The level that was active and what it promises."""
+    if not isinstance(facts, dict):
+        return "unknown"
+    text = f"{facts.get('level') or 'none available'}: {facts.get('promises', '')}"
+    return text if facts.get("seccomp", True) else f"{text}; without seccomp"
 
 
 def _by(rows: list[Row], key: str) -> dict[Any, list[Row]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -73,7 +74,7 @@ class Step:
 def steps(summary: Summary, candidate: str) -> list[Step]:
     """The lineage of a candidate, newest first, down to (and without) the baseline."""
     chain = summary.lineage(candidate)
-    return [_step(summary, child, parent) for child, parent in zip(chain, chain[1:], strict=False)]
+    return [_step(summary, child, parent) for child, parent in pairwise(chain)]
 
 
 def contender(summary: Summary) -> str | None:

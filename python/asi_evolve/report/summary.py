@@ -188,7 +188,7 @@ class Summary:
                 "measured_seconds": round(self.cascade.measured, 3),
                 "predicted_seconds": self.cascade.predicted,
                 "saving": self.cascade.saving,
-                "tau": {k: v for k, v in self.cascade.tau.items()},
+                "tau": dict(self.cascade.tau),
             },
             "claims": dict(zip(("true", "checked"), self.claims(), strict=True)),
             "agenda": self.agenda[-1]["shares"] if self.agenda else None,
@@ -214,7 +214,8 @@ class Summary:
         ]
         if self.cascade.saving is not None:
             lines.append(
-                f"cascade: {self.cascade.measured:.0f} s measured, {self.cascade.predicted or math.nan:.0f} s predicted, "
+                f"cascade: {self.cascade.measured:.0f} s measured, "
+                f"{self.cascade.predicted or math.nan:.0f} s predicted, "
                 f"{self.cascade.saving:.0%} saved against all at full"
             )
         front = [v for v in self.at_full_stage() if v.rank == 1]
