@@ -66,17 +66,30 @@ class Written:
 
 
 @pytest.fixture
-def written(tmp_path):
-    made = Written(tmp_path / "run")
-    yield made
-    made.store.close()
+def written_with(tmp_path):
+    """``written_with(**config)``: a run directory to write to."""
+    made = []
+
+    def make(**config):
+        made.append(Written(tmp_path / f"run{len(made)}", **config))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.store.close()
+
+
+@pytest.fixture
+def written(written_with):
+    return written_with()
 
 
 @pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory):
     """A corpus of two kinds of documents with duplicates and near-duplicates."""
     rng = random.Random(0)
-    words = "the a model learns data from text and bytes while we wait for results of small tests in every run".split()
+    text = "the a model learns data from text and bytes while we wait for results of small tests in every run"
+    words = text.split()
 
     def prose():
         return " ".join(" ".join(rng.choices(words, k=8)).capitalize() + f" {rng.randrange(999)}." for _ in range(30))
