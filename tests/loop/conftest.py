@@ -1,5 +1,3 @@
-import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +18,10 @@ def engine(directory, log, recording, event=None, number=0):
 @pytest.fixture(scope="session")
 def recording(tmp_path_factory):
     """Recorded answers: what the schema-sampling server said in a whole campaign."""
-    from asi_evolve import Engine
     from engine_process import CONFIG, Counted
     from fake_server import FakeServer
+
+    from asi_evolve import Engine
 
     directory = tmp_path_factory.mktemp("recorded")
     with FakeServer() as fake:

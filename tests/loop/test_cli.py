@@ -9,16 +9,27 @@ import sys
 import time
 
 import pytest
+from fake_server import FakeServer
 
 from asi_evolve.knowledge.store import Store
-from fake_server import FakeServer
 
 SYNTHETIC = ["--set", "benchmark.name=synthetic", "--llm", "none"]
 
 
+def command(*arguments):
+    return [sys.executable, "-m", "asi_evolve.cli", *map(str, arguments)]
+
+
 def asi(*arguments, timeout=120, **options):
-    command = [sys.executable, "-m", "asi_evolve.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, check=False, **options)
+
+
+def evaluations(directory):
+    """Stored evaluations by key."""
+    store = Store(directory / "run.db", read_only=True)
+    found = {(e.candidate, e.stage, e.seed): e.metrics for e in store.evaluations()}
+    store.close()
+    return found
 
 
 def one_line_error(done, code, *parts):
@@ -40,7 +51,15 @@ def run(tmp_path_factory):
 
 def test_a_run_says_what_it_does_and_what_it_found(run):
     directory, output = run
-    for part in ("cycle 0 learn", "cycle 0 design", "cycle 0 experiment", "cycle 0 analyze", "admitted", "cross", "full"):
+    for part in (
+        "cycle 0 learn",
+        "cycle 0 design",
+        "cycle 0 experiment",
+        "cycle 0 analyze",
+        "admitted",
+        "cross",
+        "full",
+    ):
         assert part in output
     last = output.strip().splitlines()[-1]
     assert "baseline" in last
@@ -85,7 +104,10 @@ def test_unknown_config_key(tmp_path):
     one_line_error(asi("run", tmp_path / "none.yaml"), 2, "none.yaml", "No such file")
     one_line_error(asi("run", "--set", "benchmark.name=lmm", "--out", tmp_path / "r"), 2, "'lmm' is not one of lm")
     one_line_error(
-        asi("run", "--set", "benchmark.options.full_stepz=1", "--out", tmp_path / "r"), 2, "benchmark.options", "full_stepz"
+        asi("run", "--set", "benchmark.options.full_stepz=1", "--out", tmp_path / "r"),
+        2,
+        "benchmark.options",
+        "full_stepz",
     )
     assert not (tmp_path / "r").exists()
 
@@ -113,15 +135,29 @@ def test_a_run_is_not_overwritten_and_not_shared(run, tmp_path):
     one_line_error(asi("run", *SYNTHETIC, "--out", directory), 3, "already holds a run")
     slow = tmp_path / "slow"
     first = subprocess.Popen(
-        [sys.executable, "-m", "asi_evolve.cli", "run", *SYNTHETIC, "--out", str(slow), "--set", "benchmark.options.sleep=2"],
+        [
+            sys.executable,
+            "-m",
+            "asi_evolve.cli",
+            "run",
+            *SYNTHETIC,
+            "--out",
+            str(slow),
+            "--set",
+            "benchmark.options.sleep=2",
+        ],
         stdout=subprocess.DEVNULL,
     )
     try:
-        wait_for(lambda: (slow / "run.db").exists())
+        wait_for((slow / "run.db").exists)
         one_line_error(asi("resume", slow), 3, "another engine is working")
     finally:
         first.kill()
         first.wait()
+
+
+def read_until(process, word):
+    assert any(word in line for line in process.stdout)
 
 
 def wait_for(condition, seconds=60):
@@ -147,31 +183,30 @@ def test_unreachable_llm_is_resumable(tmp_path):
 def test_an_llm_that_dies_half_way_loses_nothing(tmp_path):
     directory = tmp_path / "r"
     arguments = ["--set", "benchmark.name=synthetic", "--cycles", "3", "--set", "llm.retries=0"]
+    arguments += ["--set", "benchmark.options.sleep=0.3"]
     with FakeServer() as fake:
         fake.fail_first = 0
         process = subprocess.Popen(
-            [sys.executable, "-m", "asi_evolve.cli", "run", *arguments, "--set", "benchmark.options.sleep=0.3"]
-            + ["--llm", fake.url, "--model", "fake", "--out", str(directory)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        wait_for(lambda: len(fake.requests) >= 4)
+            command("run", *arguments, "--llm", fake.url, "--model", "fake", "--out", directory),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        read_until(process, "isolated")
         fake.fail_first = 10**6  # from now on: 503
         _, stderr = process.communicate(timeout=120)
     assert process.returncode == 5, stderr
     assert len(stderr.strip().splitlines()) == 1
     assert "503" in stderr
-    store = Store(directory / "run.db", read_only=True)
-    before = {(e.candidate, e.stage, e.seed): e.metrics for e in store.evaluations()}
-    store.close()
+    before = evaluations(directory)
     assert before
     with FakeServer() as fake:
         done = asi("resume", directory, "--llm", fake.url, "--model", "fake")
     assert done.returncode == 0, done.stderr
+    assert before.items() <= evaluations(directory).items()
     store = Store(directory / "run.db", read_only=True)
-    after = {(e.candidate, e.stage, e.seed): e.metrics for e in store.evaluations()}
     assert [r["event"] for r in store.runs()] == ["run", "resume"]
     store.close()
-    assert before.items() <= after.items()
 
 
 def test_an_llm_that_returns_garbage_for_every_proposal(tmp_path):
@@ -191,13 +226,13 @@ def test_an_llm_that_returns_garbage_for_every_proposal(tmp_path):
 def test_interrupted_by_the_user(tmp_path):
     directory = tmp_path / "r"
     process = subprocess.Popen(
-        [sys.executable, "-m", "asi_evolve.cli", "run", *SYNTHETIC, "--out", str(directory)]
-        + ["--set", "benchmark.options.sleep=1"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    for line in process.stdout:
-        if "isolated" in line:
-            break
+        command("run", *SYNTHETIC, "--out", directory, "--set", "benchmark.options.sleep=1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    read_until(process, "isolated")
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130

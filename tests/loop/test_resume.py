@@ -38,7 +38,11 @@ POINTS = [
 def rows(directory):
     connection = sqlite3.connect(directory / "run.db")
     try:
-        found = {t: connection.execute(f"SELECT {c} FROM {t} ORDER BY id").fetchall() for t, c in TABLES.items() if t != "components"}
+        found = {
+            t: connection.execute(f"SELECT {c} FROM {t} ORDER BY id").fetchall()
+            for t, c in TABLES.items()
+            if t != "components"
+        }
         found["components"] = sorted(connection.execute(f"SELECT {TABLES['components']} FROM components").fetchall())
         columns = "candidate, stage, seed, cycle, status, metrics, failure, message"
         found["evaluations"] = sorted(connection.execute(f"SELECT {columns} FROM evaluations").fetchall())
@@ -95,9 +99,10 @@ def test_killed_again_and_again(recording, run_engine, undisturbed, tmp_path):
 
 
 def test_another_baseline_cannot_be_resumed(recording, run_engine, tmp_path):
+    from engine_process import CONFIG, TwoDomains
+
     from asi_evolve import Engine
     from asi_evolve.errors import RunDirectoryError
-    from engine_process import CONFIG, TwoDomains
 
     run_engine(tmp_path / "run", tmp_path / "log", recording, "evaluated", 2)
     with pytest.raises(RunDirectoryError, match="another baseline"):

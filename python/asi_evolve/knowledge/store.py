@@ -78,7 +78,9 @@ class Store:
     def _prepare(self, read_only: bool) -> None:
         sqlite = self._engine.dialect.name == "sqlite"
         version = self._connection.execute(text("PRAGMA user_version")).scalar() if sqlite else t.SCHEMA_VERSION
-        if version not in (0, t.SCHEMA_VERSION) or (read_only and version == 0):
+        if read_only and version == 0:
+            raise RunDirectoryError(f"{self.url}: the knowledge base is still being made; try again")
+        if version not in (0, t.SCHEMA_VERSION):
             raise RunDirectoryError(
                 f"{self.url}: schema version {version}; this release reads version {t.SCHEMA_VERSION}"
             )

@@ -246,7 +246,8 @@ def _agenda(
     """Shares of the next cycle's proposals.
 
     Half is spread evenly, so that no domain is starved; half follows the best recent isolated gain per candidate tried
-    (not per second: what the clock says would make every replay another campaign). The model's order then multiplies by 1.5 (first) down to 1 / 1.5 (last).
+    (not per second: what the clock says would make every replay another campaign). The model's order then multiplies
+    by 1.5 (first) down to 1 / 1.5 (last).
     """
     progress = {}
     for name in campaign.domains:
