@@ -134,7 +134,7 @@ def test_hostile_text_stays_text(written):
         cycle=0,
         facts={"lines": [HOSTILE], "gains": {}},
         interpretation=HOSTILE,
-        claims=[{"claim": "best", "said": HOSTILE, "fact": "C2"}],
+        claims=[{"claim": "best", "said": HOSTILE + "\ud800\x00", "fact": "C2"}],
     )
     written.store.add_proposal(
         cycle=0,
