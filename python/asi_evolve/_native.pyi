@@ -16,3 +16,53 @@ class ParetoFront:
     @property
     def ranks(self) -> NDArray[np.int32]: ...
     def __len__(self) -> int: ...
+
+_Tensor4 = tuple[int, tuple[int, ...]]
+
+def linear_attention_forward(
+    dtype: str,
+    causal: bool,
+    eps: float,
+    threads: int,
+    sizes: tuple[int, ...],
+    q: _Tensor4,
+    k: _Tensor4,
+    v: _Tensor4,
+    weights: tuple[int, int, int, int],
+    initial: tuple[int, int],
+    out: _Tensor4,
+    final: tuple[int, int],
+) -> None: ...
+def linear_attention_backward(
+    dtype: str,
+    causal: bool,
+    eps: float,
+    threads: int,
+    sizes: tuple[int, ...],
+    q: _Tensor4,
+    k: _Tensor4,
+    v: _Tensor4,
+    weights: tuple[int, int, int, int],
+    initial: tuple[int, int],
+    out: _Tensor4,
+    grad_out: _Tensor4,
+    grad_final: tuple[int, int],
+    grad_q: _Tensor4,
+    grad_k: _Tensor4,
+    grad_v: _Tensor4,
+    grad_weights: tuple[int, int],
+    grad_initial: tuple[int, int],
+) -> None: ...
+def linear_attention_step(
+    dtype: str,
+    eps: float,
+    threads: int,
+    sizes: tuple[int, ...],
+    q: _Tensor4,
+    k: _Tensor4,
+    v: _Tensor4,
+    weights: tuple[int, int, int, int],
+    initial: tuple[int, int],
+    out: _Tensor4,
+    final: tuple[int, int],
+) -> None: ...

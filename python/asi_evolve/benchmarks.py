@@ -29,10 +29,8 @@ def load_class(spec: str) -> Any:
         allowed = ", ".join(BUILT_IN)
         raise ConfigError(f"benchmark.name: {spec!r} is not one of {allowed}, module:Class or /path/script.py:Class")
     try:
-        if module_name.endswith(".py"):
-            module = _from_file(Path(module_name))
-        else:
-            module = importlib.import_module(module_name)
+        script = module_name.endswith(".py")
+        module = _from_file(Path(module_name)) if script else importlib.import_module(module_name)
     except (ImportError, OSError, SyntaxError) as error:
         raise ConfigError(f"benchmark.name: {module_name} cannot be imported: {error}") from None
     target: Any = module

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -35,13 +36,14 @@ def _freeze(value: Any, where: str) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_freeze(v, f"{where}[{i}]") for i, v in enumerate(value))
     if value is None or isinstance(value, bool | int | float | str):
-        if isinstance(value, float) and value != value or value in (float("inf"), float("-inf")):
+        if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{where}: {value!r} is not finite")
         return value
     raise TypeError(f"{where}: {type(value).__name__} is not a JSON value")
 
 
 def thaw(value: Any) -> Any:
+    """A frozen JSON value as plain dicts and lists."""
     if isinstance(value, Mapping):
         return {k: thaw(v) for k, v in value.items()}
     if isinstance(value, tuple):
@@ -50,6 +52,7 @@ def thaw(value: Any) -> Any:
 
 
 def check_path(path: str) -> str:
+    """The path, when it is relative and stays below its directory. Raises ValueError otherwise."""
     parts = path.split("/")
     if not path or path.startswith("/") or "\\" in path or "\0" in path or any(p in ("", ".", "..") for p in parts):
         raise InvalidEdit(f"files: {path!r} is not a plain relative path")

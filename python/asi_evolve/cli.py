@@ -17,8 +17,8 @@ from asi_evolve.errors import AsiEvolveError, ConfigError
 if TYPE_CHECKING:
     from asi_evolve.knowledge.store import Store
 
-EXIT_CODES = """exit codes: 0 done; 1 an evaluation or other failure; 2 wrong configuration or arguments; 3 run directory;
-4 corpus; 5 language model (resumable); 130 interrupted (resumable)"""
+EXIT_CODES = """exit codes: 0 done; 1 an evaluation or other failure; 2 wrong configuration or arguments;
+3 run directory; 4 corpus; 5 language model (resumable); 130 interrupted (resumable)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -232,9 +232,8 @@ def _hypotheses(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
-        print(
-            f"H{row['id']} [{row['status']}] cycle {row['cycle']}, {row['domain']}, by {row['provenance']}: {row['statement']}"
-        )
+        origin = f"cycle {row['cycle']}, {row['domain']}, by {row['provenance']}"
+        print(f"H{row['id']} [{row['status']}] {origin}: {row['statement']}")
         print(f"    {row['reason']}")
     return 0
 

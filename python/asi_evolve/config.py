@@ -78,6 +78,7 @@ class LLMConfig(_Section):
     temperature_design: float = Field(0.8, ge=0, le=2)
     temperature_analyze: float = Field(0.3, ge=0, le=2)
     max_tokens: int = Field(700, ge=16, description="completion tokens per answer")
+    max_code_tokens: int = Field(1400, ge=16, description="completion tokens per answer that holds code")
     max_context_tokens: int = Field(1500, ge=200, description="tokens of campaign context in a prompt")
     timeout: float = Field(120.0, gt=0, description="seconds per request")
     retries: int = Field(4, ge=0, le=20, description="retries of a failed request, with growing pauses")

@@ -146,7 +146,7 @@ class ParametricDomain:
         return Component(self.name, self.space.check(child.params), child.files)
 
     def validate(self, component: Component) -> None:
-        """Checks the domain's name, every parameter, and that each Python file compiles and imports nothing forbidden."""
+        """Checks the domain's name, every parameter, and that each Python file compiles with allowed imports."""
         from asi_evolve.errors import InvalidCandidate
         from asi_evolve.source import check_source
 
@@ -173,7 +173,8 @@ class ParametricDomain:
         """The domain's text, then a line per parameter with its type, range and meaning."""
         lines = [self._doc] if self._doc else []
         for p in self.space:
-            lines.append(f"- {p.name}: {_range_text(p)}{'. ' + p.doc if getattr(p, 'doc', '') else ''}")
+            doc = str(getattr(p, "doc", ""))
+            lines.append(f"- {p.name}: {_range_text(p)}{'. ' + doc if doc else ''}")
         if self._baseline.files:
             lines.append("Files: " + ", ".join(self._baseline.files))
         return "\n".join(lines)

@@ -43,7 +43,7 @@ class Ledger:
         return self._results.get((candidate, stage), {})
 
     def evaluated(self) -> list[str]:
-        """Every candidate with at least one evaluation, failed ones too, in order of first completion."""
+        """Every candidate with at least one evaluation, failed ones too, in the order given."""
         return list(dict.fromkeys(e.candidate for e in self.evaluations))
 
     def at(self, stage: str) -> list[str]:
@@ -96,7 +96,7 @@ class Ledger:
         return Fitness(stage, fmean(gain), relative_cost(ours, base, self.costs), novelty, len(gain))
 
     def incumbent(self, seeds: Sequence[int]) -> str:
-        """The candidate with the largest mean improvement on all the full stage's seeds; the baseline if none is > 0."""
+        """The candidate with the largest mean improvement on all the full stage's seeds; else the baseline."""
         best, gain = self.baseline, 0.0
         for candidate in self.at("full"):
             if set(seeds) <= set(self.results(candidate, "full")):

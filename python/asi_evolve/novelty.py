@@ -95,7 +95,8 @@ class Archive:
         known = np.isfinite(self._nearest)
         total = np.where(known, self._nearest, 0.0).sum(axis=1)
         count = known.sum(axis=1)
-        return np.divide(total, count, out=np.full(len(self._nearest), np.inf), where=count > 0)
+        mean: np.ndarray = np.divide(total, count, out=np.full(len(self._nearest), np.inf), where=count > 0)
+        return mean
 
 
 def code_embedding(text: str, dimensions: int = CODE_DIMENSIONS) -> np.ndarray:

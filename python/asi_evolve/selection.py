@@ -1,4 +1,4 @@
-"""Parents by Pareto tournament: rank first, then crowding distance, then chance (NSGA-II; Deb et al. 2002, section III)."""
+"""Parents by Pareto tournament: rank, then crowding distance, then chance (NSGA-II; Deb et al. 2002, section III)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Static checks of candidate source code before anything runs. They save experiments; containment is the sandbox's job."""
+"""Static checks of candidate source code before anything runs. They save experiments; the sandbox contains."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ MAX_SOURCE_BYTES = 200_000
 
 # What a mechanism, a loss or a document filter has a use for. Not a security boundary.
 ALLOWED_IMPORTS = frozenset(
-    """__future__ abc asi_evolve bisect collections dataclasses enum functools heapq itertools json math numbers numpy
-    operator random re statistics string textwrap torch typing unicodedata zlib""".split()
+    [
+        *("__future__", "abc", "asi_evolve", "bisect", "collections", "dataclasses", "enum", "functools", "heapq"),
+        *("itertools", "json", "math", "numbers", "numpy", "operator", "random", "re", "statistics", "string"),
+        *("textwrap", "torch", "typing", "unicodedata", "zlib"),
+    ]
 )
 
 
@@ -32,11 +35,12 @@ def check_source(path: str, text: str, requires: tuple[str, ...] = ()) -> None:
     except (ValueError, RecursionError, MemoryError) as error:  # null bytes, nesting too deep for the parser
         raise InvalidCandidate(f"{path}: not compilable: {error}") from None
     for node in ast.walk(tree):
-        names = []
         if isinstance(node, ast.Import):
             names = [a.name for a in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""] if node.level == 0 else ["."]
+        else:
+            continue
         for name in names:
             if name.split(".")[0] not in ALLOWED_IMPORTS:
                 allowed = ", ".join(sorted(ALLOWED_IMPORTS - {"__future__"}))

@@ -148,7 +148,7 @@ class Integer(_Range):
     """An integer in [low, high]; ``log`` makes sampling and distance logarithmic."""
 
     def _round(self, x: float) -> Value:
-        return int(round(x))
+        return round(x)
 
     def _exact(self, value: float) -> Value:
         if float(value) != int(value):
@@ -161,7 +161,7 @@ class Integer(_Range):
 
 @dataclass(frozen=True)
 class Real(_Range):
-    """A real number in [low, high]; ``log`` makes sampling and distance logarithmic. Sampled to 3 significant digits."""
+    """A real number in [low, high], sampled to 3 digits; ``log`` makes sampling and distance logarithmic."""
 
     def _round(self, x: float) -> Value:
         return float(min(self.high, max(self.low, float(f"{x:.3g}"))))

@@ -24,7 +24,8 @@ def describe_result(result: RunResult, metric: str, label: str | None) -> str:
     seeds = f"{i.n} {'fresh ' if result.confirmed else ''}seed{'s' if i.n != 1 else ''}"
     bounds = f"95 % interval [{i.low:+.4f}, {i.high:+.4f}]" if i.n > 1 else "no interval from one seed"
     verdict = "beats the baseline" if result.beats_baseline else "is not distinguishable from the baseline"
-    return f"Best {label} {verdict}: {metric} better by {i.mean:+.4f}, {bounds}, {seeds}, {result.evaluations} evaluations."
+    size = f"{metric} better by {i.mean:+.4f}, {bounds}, {seeds}"
+    return f"Best {label} {verdict}: {size}, {result.evaluations} evaluations."
 
 
 class LineView:
@@ -41,6 +42,7 @@ class LineView:
         return None
 
     def __call__(self, event: Event) -> None:
+        """Prints the event's line."""
         text = event_line(event)
         if text:
             minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
@@ -53,8 +55,9 @@ def event_line(event: Event) -> str:
     if event.kind == "run":
         env = d["environment"]
         return (
-            f"{event.message} {d['directory']}; LLM {env['llm']['model'] or 'none'}; sandbox {env['sandbox']['level']}; "
-            f"{d['config'].cycles} cycles of {d['config'].design.proposals} proposals, {d['config'].workers} workers"
+            f"{event.message} {d['directory']}; LLM {env['llm']['model'] or 'none'}; "
+            f"sandbox {env['sandbox']['level']}; {d['config'].cycles} cycles of "
+            f"{d['config'].design.proposals} proposals, {d['config'].workers} workers"
         )
     if event.kind == "phase":
         return f"cycle {event.cycle} {event.message}"
@@ -102,6 +105,7 @@ class LiveView:
         self._live.__exit__(*exc)
 
     def __call__(self, event: Event) -> None:
+        """Updates the view."""
         with self._lock:
             self._take(event)
             if event.kind in ("warning", "incumbent"):

@@ -264,8 +264,11 @@ class Store:
         return None if row is None else _evaluation(row)
 
     def evaluations(self) -> list[Evaluation]:
-        """All evaluations in order of completion."""
-        return [_evaluation(r) for r in self.evaluation_rows()]
+        """All evaluations by candidate (in order of admission), stage and seed: an order that does not depend on which
+        worker was first, so that what is computed from it replays."""
+        e, c = t.evaluations.c, t.candidates.c
+        query = select(t.evaluations).join(t.candidates, c.hash == e.candidate).order_by(c.id, e.stage, e.seed)
+        return [_evaluation(r) for r in self._rows(query)]
 
     def evaluation_rows(self) -> list[Row]:
         """All evaluations with id and time, in order of completion."""

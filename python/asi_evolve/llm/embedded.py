@@ -54,7 +54,8 @@ class EmbeddedLLM:
         # The server process stays the engine's: `resume` starts another one.
 
     def _address(self) -> str:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             ready, _, _ = select.select([self._process.stdout], [], [], 0.2)

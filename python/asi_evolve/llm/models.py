@@ -38,7 +38,7 @@ MODELS = {
 
 
 def cache_directory() -> Path:
-    """Where models and corpora are kept: $ASI_EVOLVE_CACHE, else $XDG_CACHE_HOME/asi-evolve, else ~/.cache/asi-evolve."""
+    """Of models and corpora: $ASI_EVOLVE_CACHE, else $XDG_CACHE_HOME/asi-evolve, else ~/.cache/asi-evolve."""
     own = os.environ.get("ASI_EVOLVE_CACHE")
     if own:
         return Path(own)

@@ -59,20 +59,27 @@ class ServerLLM:
     def _guard(self, call: Callable[[], T]) -> T:
         try:
             return call()
-        except self._openai.APIConnectionError as error:
+        except Exception as error:
+            raise self._explained(error) from None
+
+    def _explained(self, error: Exception) -> Exception:
+        """The one-line LLMError for an exception of the client."""
+        where = self.base_url
+        if isinstance(error, self._openai.APIConnectionError):
             cause = error.__cause__ or error
             tries = self._retries + 1
-            raise LLMError(
-                f"{self.base_url}: no LLM answers after {tries} tries ({type(cause).__name__}: {cause}); "
+            return LLMError(
+                f"{where}: no LLM answers after {tries} tries ({type(cause).__name__}: {cause}); "
                 "start the server and `asi-evolve resume` the run"
-            ) from None
-        except self._openai.APIStatusError as error:
+            )
+        if isinstance(error, self._openai.APIStatusError):
             message = " ".join(str(error.message).split())
-            raise LLMError(f"{self.base_url}: the LLM server answers {error.status_code}: {message:.300}") from None
-        except self._openai.OpenAIError as error:
-            raise LLMError(f"{self.base_url}: {type(error).__name__}: {error}") from None
-        except ValueError as error:  # an answer that is not JSON
-            raise LLMError(f"{self.base_url}: the answer is not an OpenAI-compatible response: {error}") from None
+            return LLMError(f"{where}: the LLM server answers {error.status_code}: {message:.300}")
+        if isinstance(error, self._openai.OpenAIError):
+            return LLMError(f"{where}: {type(error).__name__}: {error}")
+        if isinstance(error, ValueError):  # an answer that is not JSON
+            return LLMError(f"{where}: the answer is not an OpenAI-compatible response: {error}")
+        return error
 
     def complete(self, request: Request) -> list[Completion]:
         """See :class:`asi_evolve.llm.base.LLM`. Asks for all completions in one call where the server allows it."""
@@ -83,13 +90,9 @@ class ServerLLM:
             # llama.cpp answers at most as many completions per call as it has slots, and says how many.
             limit = re.search(r"<= (\d+)", str(error.message)) if step > 1 else None
             if step == 1:
-                return self._guard(lambda: self._raise(error))
+                raise self._explained(error) from None
             self._max_n = int(limit.group(1)) if limit and "'n'" in str(error.message) else 1
             return self._guard(lambda: self._in_calls(request, min(step, self._max_n or 1)))
-
-    @staticmethod
-    def _raise(error: Exception) -> list[Completion]:
-        raise error
 
     def _in_calls(self, request: Request, step: int) -> list[Completion]:
         starts = range(0, request.n, step)
@@ -104,23 +107,21 @@ class ServerLLM:
         messages: Any = [dict(m) for m in request.messages]
         schema = {"name": "answer", "schema": dict(request.schema), "strict": True}
 
-        def create() -> Any:
-            try:
-                return self._client.chat.completions.create(
-                    model=self.name,
-                    messages=messages,
-                    response_format={"type": "json_schema", "json_schema": schema},  # type: ignore[typeddict-item]
-                    temperature=request.temperature,
-                    max_tokens=request.max_tokens,
-                    seed=(request.seed + at) % 2**31,
-                    n=n,
-                )
-            except self._openai.BadRequestError:
-                raise
-            except Exception as error:
-                return self._guard(lambda: self._raise(error))
-
-        response = create()
+        shape: Any = {"type": "json_schema", "json_schema": schema}
+        try:
+            response = self._client.chat.completions.create(
+                model=self.name,
+                messages=messages,
+                response_format=shape,
+                temperature=request.temperature,
+                max_tokens=request.max_tokens,
+                seed=(request.seed + at) % 2**31,
+                n=n,
+            )
+        except self._openai.BadRequestError:
+            raise  # `complete` asks for fewer at a time
+        except Exception as error:
+            raise self._explained(error) from None
         choices = sorted(getattr(response, "choices", None) or [], key=lambda c: c.index)
         if not choices:
             raise LLMError(f"{self.base_url}: the answer has no choices")

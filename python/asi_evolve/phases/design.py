@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from asi_evolve.patch import Block
 from asi_evolve.selection import tournament
 
 EFFECTS = {"0.1%": 0.001, "0.5%": 0.005, "1%": 0.01, "2%": 0.02, "5%": 0.05, "10%": 0.1}
-CODE_TOKENS = 1400
 _BATCH = 4  # proposals that share a parent, and so a prompt
 _RANDOM_TRIES = 30
 
@@ -108,12 +107,19 @@ class _Design:
                 counts[name] += 1
         names = [n for n, c in counts.items() for _ in range(c)]
         rng = self.campaign.rng("slots", self.cycle)
-        slots = []
-        for position, name in enumerate(names):
-            llm = self.campaign.llm is not None and rng.random() >= self.config.random_share
-            code = rng.random() < self.config.code_share and bool(self.campaign.domains[name].baseline().files)
-            slots.append(Slot(position, name, "llm" if llm else "random", "code" if llm and code else "choice"))
-        return slots
+        at_random = self._drawn(range(total), self.config.random_share if self.campaign.llm else 1.0, rng)
+        able = [i for i, n in enumerate(names) if i not in at_random and self.campaign.domains[n].baseline().files]
+        code = self._drawn(able, self.config.code_share, rng)
+        return [
+            Slot(i, name, "random" if i in at_random else "llm", "code" if i in code else "choice")
+            for i, name in enumerate(names)
+        ]
+
+    def _drawn(self, positions: Sequence[int], share: float, rng: np.random.Generator) -> set[int]:
+        """A share of all proposals, drawn among these positions; a fractional part is one more with that chance."""
+        wanted = self.config.proposals * share
+        count = int(wanted) + int(rng.random() < wanted - int(wanted))
+        return set(rng.permutation(list(positions))[:count].tolist()) if positions else set()
 
     def _parent(self, domain: str, *stream: str | int) -> str:
         """The winner of a tournament over all valued candidates."""
@@ -135,12 +141,13 @@ class _Design:
                 parent = self._parent(domain, kind, start)
                 for slot, answer in zip(batch, self._ask(batch, parent, "", 0), strict=True):
                     proposals.append(self._judge(Proposal(slot, 0, parent), answer))
+                    self._show(proposals[-1])
         return proposals
 
     def _repair(self, refused: Proposal) -> None:
         slot = refused.slot
         (answer,) = self._ask([slot], refused.parent, refused.cause, 1)
-        self._judge(Proposal(slot, 1, refused.parent), answer)
+        self._show(self._judge(Proposal(slot, 1, refused.parent), answer))
 
     def _ask(self, slots: list[Slot], parent: str, error: str, attempt: int) -> list[Answer]:
         llm = self.campaign.llm
@@ -173,7 +180,7 @@ class _Design:
             messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
             schema=self._schema(domain, component, slot.kind),
             temperature=config.temperature_design,
-            max_tokens=max(config.max_tokens, CODE_TOKENS) if slot.kind == "code" else config.max_tokens,
+            max_tokens=config.max_code_tokens if slot.kind == "code" else config.max_tokens,
             seed=self.campaign.seed("design", self.cycle, self.round + attempt, slot.position),
         )
         return ask(llm, self.store, request, "design", self.cycle)
@@ -191,7 +198,7 @@ class _Design:
 
     def _schema(self, domain: Domain, component: Component, kind: str) -> dict[str, Any]:
         benchmark = self.campaign.benchmark
-        statement = {"statement": {"type": "string", "maxLength": 200}}
+        statement: dict[str, Any] = {"statement": {"type": "string", "maxLength": 200}}
         prediction = {
             "metric": {"enum": [benchmark.metric, *benchmark.costs]},
             "direction": {"enum": ["decrease", "increase"]},
@@ -199,7 +206,7 @@ class _Design:
         }
         if kind == "choice":
             options = [_assignment(p.name, v) for p in domain.space for v in p.options(component.params[p.name])]
-            change = {"change_1": {"enum": options}, "change_2": {"enum": ["none", *options]}}
+            change: dict[str, Any] = {"change_1": {"enum": options}, "change_2": {"enum": ["none", *options]}}
         else:
             change = {
                 "file": {"enum": [self._code_file(component, domain.name)]},
@@ -276,6 +283,7 @@ class _Design:
             made.prediction = {"metric": metric, "direction": direction, "minimum_effect": EFFECTS["0.5%"]}
             if self._admit(made).status == "admitted":
                 self.made.append(made)
+                self._show(made)
                 return
         self.campaign.emit("warning", self.cycle, f"{slot.domain}: random operators found nothing new")
 
@@ -314,7 +322,9 @@ class _Design:
         admitted.sort(key=lambda p: p.slot.position)
         with self.store.transaction():
             for p in admitted:
-                assert p.candidate is not None and p.edit is not None and p.prediction is not None
+                assert p.candidate is not None
+                assert p.edit is not None
+                assert p.prediction is not None
                 hypothesis = self.store.add_hypothesis(
                     f"design/{self.cycle}/{p.slot.position}",
                     cycle=self.cycle,
@@ -336,17 +346,18 @@ class _Design:
             self._write_proposals(hashes=True)
             hashes = [p.candidate.hash for p in admitted if p.candidate]
             self.store.log(self.cycle, "design", "done", {"admitted": hashes})
-        for p in self.made:
-            self.campaign.emit(
-                "proposal",
-                self.cycle,
-                p.cause or p.statement,
-                status=p.status,
-                source=p.slot.source,
-                domain=p.slot.domain,
-                proposal_kind=p.slot.kind,
-            )
         return hashes
+
+    def _show(self, p: Proposal) -> None:
+        self.campaign.emit(
+            "proposal",
+            self.cycle,
+            p.cause or p.statement,
+            status=p.status,
+            source=p.slot.source,
+            domain=p.slot.domain,
+            proposal_kind=p.slot.kind,
+        )
 
 
 def _assignment(name: str, value: Any) -> str:

@@ -1,8 +1,9 @@
 """Causal linear attention (Katharopoulos et al. 2020) with the learned feature map phi(x) = ELU(W x + b) + 1."""
 
 import torch
-from asi_evolve.ops import linear_attention
 from torch import nn
+
+from asi_evolve.ops import linear_attention
 
 
 class TokenMixing(nn.Module):

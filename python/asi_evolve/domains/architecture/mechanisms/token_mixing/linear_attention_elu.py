@@ -1,8 +1,9 @@
 """Causal linear attention with the fixed feature map phi(x) = ELU(x) + 1 (Katharopoulos et al. 2020, equation 7)."""
 
 import torch.nn.functional as F
-from asi_evolve.ops import linear_attention
 from torch import nn
+
+from asi_evolve.ops import linear_attention
 
 
 class TokenMixing(nn.Module):

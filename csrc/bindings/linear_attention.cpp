@@ -1,0 +1,123 @@
+// Data pointers, shapes and strides in; no logic. Whoever calls keeps the tensors alive.
+#include "linear_attention/linear_attention.h"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <utility>
+
+namespace py = pybind11;
+namespace la = asi::linear_attention;
+
+namespace {
+
+using Address = std::uintptr_t;
+using Sizes = std::array<std::int64_t, 6>;
+using Strides = std::array<std::int64_t, 4>;
+using Tensor = std::pair<Address, Strides>;
+using Pair = std::pair<Address, Address>;  // S and z; 0 for none
+using Weights =
+    std::tuple<Address, std::int64_t, Address, std::int64_t>;  // W, its head stride, b, its head stride
+
+la::DType dtype(const std::string& name) {
+    if (name == "float32") return la::DType::f32;
+    if (name == "float64") return la::DType::f64;
+    if (name == "bfloat16") return la::DType::bf16;
+    throw py::value_error("dtype: '" + name + "' is not one of float32, float64, bfloat16");
+}
+
+la::Shape shape(const Sizes& n) { return {n[0], n[1], n[2], n[3], n[4], n[5]}; }
+
+void* pointer(Address address) { return reinterpret_cast<void*>(address); }
+
+la::View view(const Tensor& tensor) {
+    const auto& [address, s] = tensor;
+    return {pointer(address), {s[0], s[1], s[2], s[3]}};
+}
+
+la::Features features(const Weights& weights) {
+    const auto& [w, w_head, b, b_head] = weights;
+    return {pointer(w), pointer(b), w_head, b_head};
+}
+
+la::ConstState state(const Pair& pair) { return {pointer(pair.first), pointer(pair.second)}; }
+la::State new_state(const Pair& pair) { return {pointer(pair.first), pointer(pair.second)}; }
+
+void forward(const std::string& type, bool causal, double eps, int threads, const Sizes& sizes,
+             const Tensor& q, const Tensor& k, const Tensor& v, const Weights& weights, const Pair& initial,
+             const Tensor& out, const Pair& final) {
+    la::ForwardParams params;
+    params.dtype = dtype(type);
+    params.causal = causal;
+    params.eps = eps;
+    params.threads = threads;
+    params.shape = shape(sizes);
+    params.q = view(q), params.k = view(k), params.v = view(v), params.out = view(out);
+    params.phi = features(weights);
+    params.initial = state(initial);
+    params.final = new_state(final);
+    const py::gil_scoped_release release;
+    la::forward(params);
+}
+
+void backward(const std::string& type, bool causal, double eps, int threads, const Sizes& sizes,
+              const Tensor& q, const Tensor& k, const Tensor& v, const Weights& weights, const Pair& initial,
+              const Tensor& out, const Tensor& grad_out, const Pair& grad_final, const Tensor& grad_q,
+              const Tensor& grad_k, const Tensor& grad_v, const Pair& grad_weights,
+              const Pair& grad_initial) {
+    la::BackwardParams params;
+    params.dtype = dtype(type);
+    params.causal = causal;
+    params.eps = eps;
+    params.threads = threads;
+    params.shape = shape(sizes);
+    params.q = view(q), params.k = view(k), params.v = view(v);
+    params.out = view(out), params.grad_out = view(grad_out);
+    params.grad_q = view(grad_q), params.grad_k = view(grad_k), params.grad_v = view(grad_v);
+    params.phi = features(weights);
+    params.initial = state(initial);
+    params.grad_final = state(grad_final);
+    params.grad_initial = new_state(grad_initial);
+    params.grad_weight = pointer(grad_weights.first);
+    params.grad_bias = pointer(grad_weights.second);
+    const py::gil_scoped_release release;
+    la::backward(params);
+}
+
+void step(const std::string& type, double eps, int threads, const Sizes& sizes, const Tensor& q,
+          const Tensor& k, const Tensor& v, const Weights& weights, const Pair& initial, const Tensor& out,
+          const Pair& final) {
+    la::StepParams params;
+    params.dtype = dtype(type);
+    params.eps = eps;
+    params.threads = threads;
+    params.shape = shape(sizes);
+    params.q = view(q), params.k = view(k), params.v = view(v), params.out = view(out);
+    params.phi = features(weights);
+    params.initial = state(initial);
+    params.final = new_state(final);
+    const py::gil_scoped_release release;
+    la::step(params);
+}
+
+}  // namespace
+
+void bind_linear_attention(py::module_& module) {
+    module.def("isa", &la::isa,
+               "The instruction set in use: scalar, avx2 or avx512 (ASI_EVOLVE_ISA overrides).");
+    module.def("linear_attention_forward", &forward, py::arg("dtype"), py::arg("causal"), py::arg("eps"),
+               py::arg("threads"), py::arg("sizes"), py::arg("q"), py::arg("k"), py::arg("v"),
+               py::arg("weights"), py::arg("initial"), py::arg("out"), py::arg("final"));
+    module.def("linear_attention_backward", &backward, py::arg("dtype"), py::arg("causal"), py::arg("eps"),
+               py::arg("threads"), py::arg("sizes"), py::arg("q"), py::arg("k"), py::arg("v"),
+               py::arg("weights"), py::arg("initial"), py::arg("out"), py::arg("grad_out"),
+               py::arg("grad_final"), py::arg("grad_q"), py::arg("grad_k"), py::arg("grad_v"),
+               py::arg("grad_weights"), py::arg("grad_initial"));
+    module.def("linear_attention_step", &step, py::arg("dtype"), py::arg("eps"), py::arg("threads"),
+               py::arg("sizes"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("weights"),
+               py::arg("initial"), py::arg("out"), py::arg("final"));
+}

@@ -1,0 +1,254 @@
+"""Linear attention and its one-token step: what is public of the native kernel."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from asi_evolve import _native
+from asi_evolve.ops import kernel
+from asi_evolve.ops.reference import State, accumulator, linear_attention_chunked
+
+_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+@overload
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    causal: bool = True,
+    eps: float = 1e-6,
+    initial_state: State | None = None,
+    return_state: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    causal: bool = True,
+    eps: float = 1e-6,
+    initial_state: State | None = None,
+    return_state: Literal[True],
+) -> tuple[Tensor, State]: ...
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    causal: bool = True,
+    eps: float = 1e-6,
+    initial_state: State | None = None,
+    return_state: bool = False,
+) -> Tensor | tuple[Tensor, State]:
+    """Linear attention (Katharopoulos et al. 2020), in time and memory linear in N.
+
+    ``out_i = phi(q_i)^T S_i / (phi(q_i)^T z_i + eps)`` with ``S_i = S_0 + sum_j phi(k_j) v_j^T`` and
+    ``z_i = z_0 + sum_j phi(k_j)`` over ``j <= i`` (causal, equations 8 to 12) or all j (equations 4 to 6).
+    ``phi(x) = ELU(W x + b) + 1`` (equation 7 of a projection), fused; without a weight q and k are taken to be phi(q)
+    and phi(k). Differentiable (once) in every tensor; works in ``torch.compile``, ``torch.func`` and autocast, where
+    q, k and v are cast to the autocast type. Sums are float32 for bfloat16, float16 and float32, float64 for float64.
+
+    On CPU float32, float64 and bfloat16 run in the native kernel with ``torch.get_num_threads()`` threads, whose
+    number does not change the result; float16 and other devices run the same mathematics in plain torch.
+
+    Args:
+        q, k: (B, H, N, d_k), any strides. v: (B, H, N, d_v), of the same dtype and device.
+        weight: (d_phi, d_k), or (H, d_phi, d_k) for one per head; any float dtype.
+        bias: (d_phi) or (H, d_phi); only with a weight.
+        causal: whether position i sees only positions up to i.
+        eps: added to the normaliser; finite and not negative.
+        initial_state: (S_0, z_0) of shapes (B, H, d_phi, d_v) and (B, H, d_phi), as returned by an earlier call.
+        return_state: also return the state after the last token.
+
+    Returns:
+        (B, H, N, d_v) of q's dtype; with ``return_state`` the pair of it and (S, z) in the accumulation type.
+
+    Raises:
+        TypeError: an argument that is no tensor or of a wrong or another dtype.
+        ValueError: a wrong shape, device or eps, or a bias without a weight.
+    """
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        _check_tensor(name, x)
+    if torch.is_autocast_enabled(q.device.type):
+        lower = torch.get_autocast_dtype(q.device.type)
+        q, k, v = (x if x.dtype == torch.float64 else x.to(lower) for x in (q, k, v))
+    _check(q, k, v, weight, bias, eps, initial_state, 4)
+    wide = accumulator(q.dtype)
+    weight = None if weight is None else weight.to(wide)
+    bias = None if bias is None else bias.to(wide)
+    state = None if initial_state is None else (initial_state[0].to(wide), initial_state[1].to(wide))
+    if q.device.type in ("cpu", "meta") and q.dtype in kernel.DTYPES:
+        s0, z0 = (None, None) if state is None else state
+        inputs = (q, k, v, weight, bias, s0, z0, causal, float(eps))
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            out, s, z = kernel.Transformed.apply(*inputs)  # type: ignore[no-untyped-call]
+        else:
+            out, s, z = torch.ops.asi_evolve.linear_attention(*inputs)
+    else:
+        with torch.autocast(q.device.type, enabled=False):
+            out, (s, z) = linear_attention_chunked(q, k, v, weight, bias, causal=causal, eps=eps, initial_state=state)
+    return (out, (s, z)) if return_state else out
+
+
+def linear_attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: State,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    eps: float = 1e-6,
+) -> tuple[Tensor, State]:
+    """One token of causal linear attention: :func:`linear_attention` at N = 1, at the cost of reading the state once
+    (Katharopoulos et al. 2020, equations 18 to 20).
+
+    Args:
+        q, k: (B, H, d_k). v: (B, H, d_v).
+        state: (S, z), of shapes (B, H, d_phi, d_v) and (B, H, d_phi); zeros before the first token. Not changed.
+        weight, bias, eps: as :func:`linear_attention`.
+
+    Returns:
+        The output (B, H, d_v) and the new state.
+
+    Raises:
+        TypeError, ValueError: as :func:`linear_attention`.
+    """
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        _check_tensor(name, x)
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        raise TypeError(f"state: {type(state).__name__}; expected a tuple (S, z)")
+    s, z = state
+    tensors = [x for x in (q, k, v, s, z, weight, bias) if x is not None]
+    if not _eager_cpu(tensors) or q.dtype not in kernel.DTYPES:
+        if q.dim() != 3 or k.dim() != 3 or v.dim() != 3:
+            _check(q, k, v, weight, bias, eps, state, 3)
+        out, new = linear_attention(
+            q.unsqueeze(2),
+            k.unsqueeze(2),
+            v.unsqueeze(2),
+            weight,
+            bias,
+            eps=eps,
+            initial_state=(s, z),
+            return_state=True,
+        )
+        return out.squeeze(2), new
+    _check(q, k, v, weight, bias, eps, state, 3)
+    wide = accumulator(q.dtype)
+    s, z = s.to(wide).contiguous(), z.to(wide).contiguous()
+    if weight is not None:
+        weight = weight.to(wide).contiguous()
+        bias = None if bias is None else bias.to(wide).contiguous()
+    batch, heads, d_k = q.shape
+    d_v = v.shape[-1]
+    out, new_s, new_z = (
+        torch.empty_like(v, memory_format=torch.contiguous_format),
+        s.new_empty(s.shape),
+        z.new_empty(z.shape),
+    )
+    _native.linear_attention_step(
+        kernel.DTYPES[q.dtype],
+        float(eps),
+        torch.get_num_threads(),
+        (batch, heads, 1, d_k, z.shape[-1], d_v),
+        _token(q),
+        _token(k),
+        _token(v),
+        kernel.weights(weight, bias),
+        (s.data_ptr(), z.data_ptr()),
+        (out.data_ptr(), (heads * d_v, d_v, 0, 1)),
+        (new_s.data_ptr(), new_z.data_ptr()),
+    )
+    return out, (new_s, new_z)
+
+
+def _token(x: Tensor) -> tuple[int, tuple[int, ...]]:
+    batch, head, last = x.stride()
+    return x.data_ptr(), (batch, head, 0, last)
+
+
+def _eager_cpu(tensors: list[Tensor]) -> bool:
+    """Whether the kernel may be called past torch's dispatcher, which would take longer than the kernel: nobody
+    differentiates, traces, transforms or watches these tensors."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
+        return False
+    grad = torch.is_grad_enabled()
+    return all(
+        type(x) in (Tensor, torch.nn.Parameter) and x.is_cpu and not (grad and x.requires_grad) and not x.is_neg()
+        for x in tensors
+    )
+
+
+def _check_tensor(name: str, x: object) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: {type(x).__name__}; expected a torch.Tensor")
+    if x.dtype not in _FLOATS:
+        raise TypeError(f"{name}: dtype {x.dtype}; expected one of {', '.join(str(d) for d in _FLOATS)}")
+
+
+def _check_shape(name: str, x: Tensor, device: torch.device, *allowed: tuple[int, ...]) -> None:
+    if x.device != device:
+        raise ValueError(f"{name}: on device {x.device}; expected {device}, as q")
+    if tuple(x.shape) not in allowed:
+        raise ValueError(f"{name}: shape {tuple(x.shape)}; expected {' or '.join(str(tuple(a)) for a in allowed)}")
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    state: State | None,
+    dimensions: int,
+) -> None:
+    layout = "(B, H, N, d)" if dimensions == 4 else "(B, H, d)"
+    if q.dim() != dimensions:
+        raise ValueError(f"q: {q.dim()} dimensions, shape {tuple(q.shape)}; expected {dimensions}, {layout}")
+    if v.dim() != dimensions:
+        raise ValueError(f"v: {v.dim()} dimensions, shape {tuple(v.shape)}; expected {dimensions}, {layout}")
+    leading, d_k, d_v = tuple(q.shape[:-1]), q.shape[-1], v.shape[-1]
+    if d_k == 0:
+        raise ValueError(f"q: shape {tuple(q.shape)}; the last dimension must be at least 1")
+    _check_shape("k", k, q.device, tuple(q.shape))
+    _check_shape("v", v, q.device, (*leading, d_v))
+    if not (k.dtype == q.dtype == v.dtype):
+        raise TypeError(f"q, k, v: dtypes {q.dtype}, {k.dtype}, {v.dtype}; expected the same for all three")
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps < math.inf:
+        raise ValueError(f"eps: {eps!r}; expected a finite number, at least 0")
+    heads, d_phi = q.shape[1], d_k
+    if weight is not None:
+        _check_tensor("weight", weight)
+        if weight.dim() not in (2, 3) or weight.shape[-2] == 0:
+            raise ValueError(f"weight: shape {tuple(weight.shape)}; expected (d_phi, {d_k}) or ({heads}, d_phi, {d_k})")
+        d_phi = weight.shape[-2]
+        _check_shape("weight", weight, q.device, (d_phi, d_k), (heads, d_phi, d_k))
+    if bias is not None:
+        _check_tensor("bias", bias)
+        if weight is None:
+            raise ValueError("bias: given without a weight; expected None, or both")
+        _check_shape("bias", bias, q.device, (d_phi,), (heads, d_phi))
+    if state is not None:
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            raise TypeError(f"initial_state: {type(state).__name__}; expected a tuple (S, z)")
+        _check_tensor("S of the state", state[0])
+        _check_tensor("z of the state", state[1])
+        _check_shape("S of the state", state[0], q.device, (*q.shape[:2], d_phi, d_v))
+        _check_shape("z of the state", state[1], q.device, (*q.shape[:2], d_phi))

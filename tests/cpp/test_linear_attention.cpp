@@ -1,0 +1,297 @@
+// Every instruction set this CPU has, against plain float64 loops over the recurrence.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "linear_attention/linear_attention.h"
+
+namespace la = asi::linear_attention;
+
+namespace {
+
+int failures = 0;
+
+struct Case {
+    la::Shape shape;
+    bool causal, mapped, per_head, state;
+};
+
+double phi(double x) { return x > 0 ? x + 1 : std::exp(x); }
+
+std::vector<double> random(std::int64_t n, std::mt19937& rng, double low, double high) {
+    std::uniform_real_distribution<double> uniform(low, high);
+    std::vector<double> x(static_cast<std::size_t>(n));
+    for (double& value : x) value = static_cast<float>(uniform(rng));
+    return x;
+}
+
+// Inputs and outputs of one problem; gradients are those of sum(out * g) + sum(S * gs) + sum(z * gz).
+struct Problem {
+    Case c;
+    std::vector<double> q, k, v, w, b, s0, z0, g, gs, gz;
+    std::vector<double> out, s1, z1, dq, dk, dv, dw, db, ds0, dz0;
+};
+
+std::vector<double> features(const Problem& p, const std::vector<double>& x, std::int64_t token,
+                             std::int64_t head) {
+    const la::Shape& s = p.c.shape;
+    std::vector<double> f(static_cast<std::size_t>(s.d_phi));
+    for (std::int64_t r = 0; r < s.d_phi; ++r) {
+        if (!p.c.mapped) {
+            f[r] = x[token * s.d_k + r];
+            continue;
+        }
+        const std::int64_t at = (p.c.per_head ? head * s.d_phi : 0) + r;
+        double u = p.b[at];
+        for (std::int64_t d = 0; d < s.d_k; ++d) u += p.w[at * s.d_k + d] * x[token * s.d_k + d];
+        f[r] = phi(u);
+    }
+    return f;
+}
+
+// Gradients by the quadratic form of the definition.
+void reference(Problem& p, double eps) {
+    const la::Shape& s = p.c.shape;
+    const std::int64_t n = s.length, dp = s.d_phi, dv = s.d_v;
+    p.out.assign(p.v.size(), 0);
+    p.dq.assign(p.q.size(), 0), p.dk.assign(p.k.size(), 0), p.dv.assign(p.v.size(), 0);
+    p.dw.assign(s.batch * s.heads * dp * s.d_k, 0), p.db.assign(s.batch * s.heads * dp, 0);
+    p.s1 = p.s0, p.z1 = p.z0, p.ds0 = p.gs, p.dz0 = p.gz;
+    for (std::int64_t bh = 0; bh < s.batch * s.heads; ++bh) {
+        const std::int64_t head = bh % s.heads;
+        double *s0 = &p.s0[bh * dp * dv], *z0 = &p.z0[bh * dp];
+        std::vector<std::vector<double>> fq, fk, gq(n, std::vector<double>(dp)),
+            gk(n, std::vector<double>(dp));
+        for (std::int64_t i = 0; i < n; ++i) {
+            fq.push_back(features(p, p.q, bh * n + i, head));
+            fk.push_back(features(p, p.k, bh * n + i, head));
+        }
+        for (std::int64_t j = 0; j < n; ++j)
+            for (std::int64_t r = 0; r < dp; ++r) {
+                p.z1[bh * dp + r] += fk[j][r];
+                gk[j][r] += p.gz[bh * dp + r];
+                for (std::int64_t e = 0; e < dv; ++e) {
+                    p.s1[(bh * dp + r) * dv + e] += fk[j][r] * p.v[(bh * n + j) * dv + e];
+                    gk[j][r] += p.gs[(bh * dp + r) * dv + e] * p.v[(bh * n + j) * dv + e];
+                    p.dv[(bh * n + j) * dv + e] += p.gs[(bh * dp + r) * dv + e] * fk[j][r];
+                }
+            }
+        for (std::int64_t i = 0; i < n; ++i) {
+            const std::int64_t seen = p.c.causal ? i + 1 : n;
+            std::vector<double> a(seen), number(dv);
+            double den = eps;
+            for (std::int64_t r = 0; r < dp; ++r) {
+                den += fq[i][r] * z0[r];
+                for (std::int64_t e = 0; e < dv; ++e) number[e] += fq[i][r] * s0[r * dv + e];
+            }
+            for (std::int64_t j = 0; j < seen; ++j) {
+                for (std::int64_t r = 0; r < dp; ++r) a[j] += fq[i][r] * fk[j][r];
+                den += a[j];
+                for (std::int64_t e = 0; e < dv; ++e) number[e] += a[j] * p.v[(bh * n + j) * dv + e];
+            }
+            const double* g = &p.g[(bh * n + i) * dv];
+            double gd = 0;
+            for (std::int64_t e = 0; e < dv; ++e) {
+                p.out[(bh * n + i) * dv + e] = number[e] / den;
+                gd -= g[e] * number[e] / den / den;
+            }
+            for (std::int64_t j = 0; j < seen; ++j) {
+                double ga = gd;
+                for (std::int64_t e = 0; e < dv; ++e) {
+                    ga += g[e] / den * p.v[(bh * n + j) * dv + e];
+                    p.dv[(bh * n + j) * dv + e] += a[j] * g[e] / den;
+                }
+                for (std::int64_t r = 0; r < dp; ++r) {
+                    gq[i][r] += ga * fk[j][r];
+                    gk[j][r] += ga * fq[i][r];
+                }
+            }
+            for (std::int64_t r = 0; r < dp; ++r) {
+                gq[i][r] += gd * z0[r];
+                p.dz0[bh * dp + r] += gd * fq[i][r];
+                for (std::int64_t e = 0; e < dv; ++e) {
+                    gq[i][r] += g[e] / den * s0[r * dv + e];
+                    p.ds0[(bh * dp + r) * dv + e] += g[e] / den * fq[i][r];
+                }
+            }
+        }
+        for (std::int64_t i = 0; i < n; ++i)
+            for (int which = 0; which < 2; ++which) {
+                const auto& f = which ? fk[i] : fq[i];
+                const auto& gf = which ? gk[i] : gq[i];
+                const auto& x = which ? p.k : p.q;
+                auto& dx = which ? p.dk : p.dq;
+                for (std::int64_t r = 0; r < dp; ++r) {
+                    if (!p.c.mapped) {
+                        dx[(bh * n + i) * s.d_k + r] += gf[r];
+                        continue;
+                    }
+                    const double u = gf[r] * std::min(f[r], 1.0);
+                    p.db[bh * dp + r] += u;
+                    for (std::int64_t d = 0; d < s.d_k; ++d) {
+                        const std::int64_t at = (p.c.per_head ? head * dp : 0) + r;
+                        dx[(bh * n + i) * s.d_k + d] += u * p.w[at * s.d_k + d];
+                        p.dw[(bh * dp + r) * s.d_k + d] += u * x[(bh * n + i) * s.d_k + d];
+                    }
+                }
+            }
+    }
+}
+
+template <class T>
+struct Tensor {
+    std::vector<T> data;
+    la::View view;
+    Tensor(const std::vector<double>& from, const la::Shape& s, std::int64_t d, bool gaps) {
+        const std::int64_t last = gaps ? 2 : 1, row = d * last + (gaps ? 3 : 0);
+        data.assign(static_cast<std::size_t>(s.batch * s.heads * s.length * row + 1), T(NAN));
+        view = {data.data(), {s.heads * s.length * row, s.length * row, row, last}};
+        if (from.empty()) return;
+        for (std::int64_t t = 0; t < s.batch * s.heads * s.length; ++t)
+            for (std::int64_t e = 0; e < d; ++e) data[t * row + e * last] = static_cast<T>(from[t * d + e]);
+    }
+};
+
+template <class T>
+void compare(const char* isa, const char* what, const Case& c, const T* got,
+             const std::vector<double>& want) {
+    double scale = 1, worst = 0;
+    for (double x : want) scale = std::max(scale, std::fabs(x));
+    const double tolerance = (sizeof(T) == 8 ? 1e-12 : 3e-5) * scale;
+    for (std::size_t i = 0; i < want.size(); ++i) {
+        const double error = std::fabs(static_cast<double>(got[i]) - want[i]);
+        if (!(error <= worst)) worst = error;
+        if (std::isnan(error)) break;
+    }
+    if (worst <= tolerance) return;
+    ++failures;
+    const la::Shape& s = c.shape;
+    std::printf(
+        "%s %s: error %g, allowed %g, at B%d H%d N%d d_k%d d_phi%d d_v%d causal%d mapped%d head%d state%d\n",
+        isa, what, worst, tolerance, int(s.batch), int(s.heads), int(s.length), int(s.d_k), int(s.d_phi),
+        int(s.d_v), c.causal, c.mapped, c.per_head, c.state);
+}
+
+template <class T>
+std::vector<T> cast(const std::vector<double>& x) {
+    std::vector<T> y(x.begin(), x.end());
+    y.push_back(T(0));  // never empty: data() is not null
+    return y;
+}
+
+template <class Params>
+void run_all(std::int64_t count, std::size_t size, const Params& params,
+             void (*work)(const Params&, std::int64_t, std::byte*)) {
+    std::vector<std::byte> memory(size + 64);
+    auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+    std::byte* const aligned = memory.data() + (64 - address % 64) % 64;
+    for (std::int64_t i = 0; i < count; ++i) work(params, i, aligned);
+}
+
+template <class T>
+void check(const la::Kernels& kernels, Problem& p, bool gaps) {
+    const Case& c = p.c;
+    const la::Shape& s = c.shape;
+    const double eps = 1e-6;
+    Tensor<T> q(p.q, s, s.d_k, gaps), k(p.k, s, s.d_k, gaps), v(p.v, s, s.d_v, gaps), g(p.g, s, s.d_v, gaps);
+    Tensor<T> out({}, s, s.d_v, false), dq({}, s, s.d_k, false), dk({}, s, s.d_k, false),
+        dv({}, s, s.d_v, false);
+    auto w = cast<T>(p.w), b = cast<T>(p.b), s0 = cast<T>(p.s0), z0 = cast<T>(p.z0), gs = cast<T>(p.gs),
+         gz = cast<T>(p.gz);
+    std::vector<T> s1(s0.size()), z1(z0.size()), ds0(s0.size()), dz0(z0.size());
+    std::vector<T> dw(s.batch * s.heads * s.d_phi * s.d_k + 1), db(s.batch * s.heads * s.d_phi + 1);
+    la::Features f;
+    if (c.mapped) f = {w.data(), b.data(), c.per_head ? s.d_phi * s.d_k : 0, c.per_head ? s.d_phi : 0};
+
+    la::ForwardParams forward;
+    forward.dtype = sizeof(T) == 8 ? la::DType::f64 : la::DType::f32;
+    forward.causal = c.causal, forward.eps = eps, forward.shape = s;
+    forward.q = q.view, forward.k = k.view, forward.v = v.view, forward.out = out.view, forward.phi = f;
+    if (c.state) forward.initial = {s0.data(), z0.data()};
+    forward.final = {s1.data(), z1.data()};
+    run_all(s.batch * s.heads, kernels.forward_scratch(forward), forward, kernels.forward);
+    compare(kernels.name, "out", c, out.data.data(), p.out);
+    compare(kernels.name, "S", c, s1.data(), p.s1);
+    compare(kernels.name, "z", c, z1.data(), p.z1);
+
+    la::BackwardParams backward;
+    backward.dtype = forward.dtype, backward.causal = c.causal, backward.eps = eps, backward.shape = s;
+    backward.q = q.view, backward.k = k.view, backward.v = v.view, backward.out = out.view;
+    backward.grad_out = g.view, backward.grad_q = dq.view, backward.grad_k = dk.view,
+    backward.grad_v = dv.view;
+    backward.phi = f, backward.initial = forward.initial;
+    backward.grad_final = {gs.data(), gz.data()}, backward.grad_initial = {ds0.data(), dz0.data()};
+    backward.grad_weight = dw.data(), backward.grad_bias = db.data();
+    run_all(s.batch * s.heads, kernels.backward_scratch(backward), backward, kernels.backward);
+    compare(kernels.name, "grad q", c, dq.data.data(), p.dq);
+    compare(kernels.name, "grad k", c, dk.data.data(), p.dk);
+    compare(kernels.name, "grad v", c, dv.data.data(), p.dv);
+    compare(kernels.name, "grad S", c, ds0.data(), p.ds0);
+    compare(kernels.name, "grad z", c, dz0.data(), p.dz0);
+    if (c.mapped) {
+        compare(kernels.name, "grad W", c, dw.data(), p.dw);
+        compare(kernels.name, "grad b", c, db.data(), p.db);
+    }
+
+    if (s.length != 1 || !c.causal) return;
+    la::StepParams step;
+    step.dtype = forward.dtype, step.eps = eps, step.shape = s;
+    step.q = q.view, step.k = k.view, step.v = v.view, step.out = out.view, step.phi = f;
+    step.initial = {s0.data(), z0.data()}, step.final = {s1.data(), z1.data()};
+    run_all(s.batch * s.heads, kernels.step_scratch(step), step, kernels.step);
+    compare(kernels.name, "step out", c, out.data.data(), p.out);
+    compare(kernels.name, "step S", c, s1.data(), p.s1);
+    compare(kernels.name, "step z", c, z1.data(), p.z1);
+}
+
+}  // namespace
+
+int main() {
+    std::vector<const la::Kernels*> kernels = {&la::scalar_kernels()};
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        kernels.push_back(&la::avx2_kernels());
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        kernels.push_back(&la::avx512_kernels());
+#endif
+    std::mt19937 rng(1);
+    int cases = 0;
+    const std::int64_t lengths[] = {0, 1, 7, 31, 32, 33, 47, 48, 49, 63, 64, 65, 100, 200};
+    const std::int64_t widths[][3] = {{1, 1, 1},    {3, 5, 2},    {16, 16, 16},
+                                      {32, 32, 32}, {17, 40, 33}, {64, 64, 64}};
+    for (const std::int64_t n : lengths)
+        for (const auto& d : widths)
+            for (int bits = 0; bits < 16; ++bits) {
+                Case c{{2, 2, n, d[0], d[1], d[2]},
+                       bool(bits & 1),
+                       bool(bits & 2),
+                       bool(bits & 4),
+                       bool(bits & 8)};
+                if (!c.mapped) c.shape.d_phi = c.shape.d_k;
+                if (!c.mapped && c.per_head) continue;
+                if (n > 64 && d[0] == 64 && bits % 4) continue;
+                Problem p{c, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
+                const la::Shape& s = c.shape;
+                const std::int64_t bh = s.batch * s.heads, tokens = bh * n, heads = c.per_head ? s.heads : 1;
+                const double low = c.mapped ? -1 : 0.05;
+                p.q = random(tokens * s.d_k, rng, low, 1), p.k = random(tokens * s.d_k, rng, low, 1);
+                p.v = random(tokens * s.d_v, rng, -1, 1), p.g = random(tokens * s.d_v, rng, -1, 1);
+                p.w = random(heads * s.d_phi * s.d_k, rng, -0.5, 0.5),
+                p.b = random(heads * s.d_phi, rng, -1, 1);
+                p.s0 = random(bh * s.d_phi * s.d_v, rng, -1, 1), p.z0 = random(bh * s.d_phi, rng, 0.1, 1);
+                if (!c.state) p.s0.assign(p.s0.size(), 0), p.z0.assign(p.z0.size(), 0);
+                p.gs = random(bh * s.d_phi * s.d_v, rng, -1, 1), p.gz = random(bh * s.d_phi, rng, -1, 1);
+                reference(p, 1e-6);
+                for (const la::Kernels* use : kernels) {
+                    check<float>(*use, p, n % 2);
+                    check<double>(*use, p, !(n % 2));
+                }
+                ++cases;
+            }
+    std::printf("%d cases, %d instruction sets, %d failures; in use: %s\n", cases, int(kernels.size()),
+                failures, la::isa());
+    return failures ? 1 : 0;
+}
