@@ -293,12 +293,18 @@ def test_a_record_that_lies_removes_nothing_elsewhere(finished, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def ops():
-    path = Path(lm_export.__file__).parent / "lm_export_files" / "ops.py"
-    spec = importlib.util.spec_from_file_location("exported_ops", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def ops(compared):
+    """``ops.py`` as an export has it, with ``reference.py`` beside it."""
+    package = compared[0] / "linear" / "export" / "model"
+    modules = []
+    for name in ("reference", "ops"):
+        spec = importlib.util.spec_from_file_location(f"exported_model.{name}", package / f"{name}.py")
+        modules.append(importlib.util.module_from_spec(spec))
+        sys.modules[spec.name] = modules[-1]
+        spec.loader.exec_module(modules[-1])
+    yield modules[-1]
+    for module in modules:
+        del sys.modules[module.__name__]
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -331,6 +337,8 @@ def test_plain_linear_attention(ops, causal, weight, length):
         first, state = ops.linear_attention(*(x[:, :, :cut] for x in (q, k, v)), w, b, return_state=True)
         second = ops.linear_attention(*(x[:, :, cut:] for x in (q, k, v)), w, b, initial_state=state)
         torch.testing.assert_close(torch.cat([first, second], 2), expected)
+        token, state = ops.linear_attention_step(*(x[:, :, cut] for x in (q, k, v)), state, w, b)
+        torch.testing.assert_close(token, expected[:, :, cut])
 
 
 IMPORTS = {
@@ -353,10 +361,10 @@ IMPORTS = {
         False,
         ["from asi_evolve import pareto"],
     ),
-    "from asi_evolve.ops import linear_attention_step\n": (
-        "from asi_evolve.ops import linear_attention_step\n",
+    "from asi_evolve.ops import kernel\n": (
+        "from asi_evolve.ops import kernel\n",
         False,
-        ["from asi_evolve.ops import linear_attention_step"],
+        ["from asi_evolve.ops import kernel"],
     ),
     "s = 'from asi_evolve.ops import linear_attention'\n": (
         "s = 'from asi_evolve.ops import linear_attention'\n",

@@ -13,6 +13,7 @@ from asi_evolve.errors import RunDirectoryError
 from asi_evolve.report import write_report
 from asi_evolve.report.html import count, duration, metric_value, number, percent, signed
 from asi_evolve.report.lineage import change
+from asi_evolve.report.summary import summarize
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 HOSTILE = '<script>alert("x")</script><img src=http://evil/x.png onerror=alert(1)>'
@@ -90,11 +91,12 @@ def test_finished_run(finished):
         "random operators",
         "root seed 0",
         "500, 501, 502",
-        "best recent gain per second",
         "provider: none",
         "sandbox ",
     ):
         assert words in seen.text, words
+    for row in summarize(finished).agenda:
+        assert " ".join(row["reason"].split()) in seen.text
     assert seen.tags.count("svg") == 5
     assert "C1 (baseline)" in seen.text
 
@@ -134,7 +136,7 @@ def test_hostile_text_stays_text(written):
         cycle=0,
         facts={"lines": [HOSTILE], "gains": {}},
         interpretation=HOSTILE,
-        claims=[{"claim": "best", "said": HOSTILE, "fact": "C2"}],
+        claims=[{"claim": "best", "said": HOSTILE + "\ud800\x00", "fact": "C2"}],
     )
     written.store.add_proposal(
         cycle=0,

@@ -13,7 +13,9 @@ from asi_evolve.domains.algorithm.domain import training_files
 from asi_evolve.domains.architecture import model_files
 from asi_evolve.domains.data import curation_files
 
-_PROVIDED = frozenset({"linear_attention"})  # what ops.py has of asi_evolve.ops
+_PROVIDED = frozenset(
+    {"linear_attention", "linear_attention_ref", "linear_attention_step"}
+)  # what ops.py has of asi_evolve.ops
 _COPIED = {  # modules of the engine that need numpy alone and are exported as they are
     "curation/statistics.py": "corpus_statistics.py",
     "curation/dedup.py": "corpus_dedup.py",
@@ -42,6 +44,8 @@ def export_files(candidate: Candidate, settings: dict[str, Any]) -> dict[str, st
         left += [f"{path}: {what}" for what in remaining]
         if uses_ops:
             files[f"{package}/ops.py"] = _read("lm_export_files/ops.py")
+            reference = resources.files("asi_evolve") / "ops" / "reference.py"  # plain torch; not imported here
+            files[f"{package}/reference.py"] = reference.read_text(encoding="utf-8")
     for path, name in _COPIED.items():
         files[path] = _read(name)
     for name in ("train.py", "data.py"):

@@ -110,7 +110,7 @@ def front_figure(summary: Summary, valued: Sequence[Valued], name: str, title: s
                     c=[v.fitness.novelty for v in mine],
                     vmin=low,
                     vmax=high if high > low else low + 1.0,
-                    cmap="viridis",
+                    cmap=_novelty_colours(),
                     marker=_MARKERS[stage],
                     s=34,
                     edgecolors="#888888",
@@ -140,6 +140,14 @@ def front_figure(summary: Summary, valued: Sequence[Valued], name: str, title: s
             figure.colorbar(points, ax=axes, label="novelty", pad=0.02)
             figure.legend(loc="outside upper center", ncols=4, fontsize=8)
         return _svg(figure, name, title)
+
+
+def _novelty_colours() -> Any:
+    """Viridis without its ends: the darkest is lost on a dark page, the brightest on a light one."""
+    import matplotlib
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(matplotlib.colormaps["viridis"]([0.28 + 0.65 * i / 63 for i in range(64)]))
 
 
 def _cost_axis(axes: Any, costs: Sequence[float]) -> None:

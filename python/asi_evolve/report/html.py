@@ -51,7 +51,7 @@ def write_report(directory: str | Path, out: str | Path | None = None, *, benchm
     try:
         handle, part = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:  # lone surrogates exist in JSON
                 file.write(text)
             os.chmod(part, 0o644)
             os.replace(part, target)
