@@ -169,12 +169,14 @@ struct BackwardPass {
                    std::int64_t next) {
         const Inputs from = inputs;
         const std::int64_t n = values.k;
-        accumulate<T>(target, wide, shape.d_v, shape.d_phi, values,
+        const bool alone = shape.d_v % kRows == 0;  // else a tile reaches beyond the d_v rows in any case
+        accumulate<T>(target, wide, alone ? shape.d_v : extended, shape.d_phi, values,
                       [=](std::int64_t i, std::int64_t c) ASI_LAMBDA {
                           if (i >= n) return;
                           for (int t = 0; t < 5; ++t)
                               prefetch(from.data[t], ((next + i) * from.row[t] + c) * size);
                       });
+        if (!alone) return;
         T* const row = target + shape.d_v * wide;
         for (std::int64_t p = 0; p < shape.d_phi; p += w) {
             Vec<T> total = load(row + p);
