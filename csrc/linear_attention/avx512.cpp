@@ -1,12 +1,8 @@
 // AVX-512 F, DQ, BW, VL.
 #define ASI_VECTOR_BYTES 64
 #define ASI_TILE_ROWS 8
-#ifndef ASI_FORWARD_CHUNK
-#define ASI_FORWARD_CHUNK 64
-#endif
-#ifndef ASI_BACKWARD_CHUNK
-#define ASI_BACKWARD_CHUNK 64
-#endif
+#define ASI_FORWARD_CHUNK 32
+#define ASI_BACKWARD_CHUNK 32
 #include "linear_attention/kernels.h"
 
 namespace asi::linear_attention {

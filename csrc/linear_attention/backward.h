@@ -18,7 +18,7 @@ constexpr std::int64_t kBackwardChunk = ASI_BACKWARD_CHUNK;
 template <class S>
 struct BackwardPass {
     using T = Accumulator<S>;
-    static constexpr std::int64_t w = kWidth<T>;
+    static constexpr std::int64_t w = kWidth<T>, size = sizeof(S);
 
     const BackwardParams& params;
     const Shape& shape;
@@ -57,6 +57,9 @@ struct BackwardPass {
     void run(std::int64_t index) {
         const std::int64_t b = index / shape.heads, h = index % shape.heads;
         phi.read(params.phi, h);
+        const View* const views[] = {&params.q, &params.k, &params.v, &params.out, &params.grad_out};
+        for (int t = 0; t < 5; ++t)
+            inputs.data[t] = slice<S>(*views[t], b, h), inputs.row[t] = views[t]->stride[2];
         read_transposed(params.initial, index, state_t);
         read_transposed(params.grad_final, index, adjoint_t);
         const std::int64_t chunks = (shape.length + chunk - 1) / chunk;
@@ -64,7 +67,7 @@ struct BackwardPass {
             for (std::int64_t c = 0; c < chunks; ++c) {
                 read_keys(b, h, c * chunk, length_of(c));
                 read_values(b, h, c * chunk, length_of(c));
-                add_to_state(length_of(c));
+                add_to_state(length_of(c), (c + 1) * chunk);
             }
         for (std::int64_t c = 0; c < chunks; ++c) query_chunk(b, h, c * chunk, length_of(c));
         refresh_adjoint();
@@ -74,6 +77,12 @@ struct BackwardPass {
     }
 
   private:
+    struct Inputs {
+        const S* data[5];
+        std::int64_t row[5];
+    };
+    Inputs inputs{};  // of this pair, to fetch from
+
     std::int64_t length_of(std::int64_t c) const { return smaller(chunk, shape.length - c * chunk); }
 
     // S'^T or T'^T: transposed, z or t after the last row. `adjoint` is free until the second pass.
@@ -154,12 +163,35 @@ struct BackwardPass {
         }
     }
 
-    void add_to_state(std::int64_t n) {
-        accumulate<T>(state_t, wide, extended, shape.d_phi, {v_t, chunk_row, 1, phi_k, wide, n, Part::all});
+    // target[e] += sum_j rows[j][e] phi[j] for the d_v values, and for what follows them: a tile for that one
+    // row would cost as much as for kRows of them. Meanwhile rows [next, next + n) of the inputs are fetched.
+    void add_outer(T* target, const Term<T>& values, const T* last, std::int64_t last_step,
+                   std::int64_t next) {
+        const Inputs from = inputs;
+        const std::int64_t n = values.k;
+        const bool alone = shape.d_v % kRows == 0;  // else a tile reaches beyond the d_v rows in any case
+        accumulate<T>(target, wide, alone ? shape.d_v : extended, shape.d_phi, values,
+                      [=](std::int64_t i, std::int64_t c) ASI_LAMBDA {
+                          if (i >= n) return;
+                          for (int t = 0; t < 5; ++t)
+                              prefetch(from.data[t], ((next + i) * from.row[t] + c) * size);
+                      });
+        if (!alone) return;
+        T* const row = target + shape.d_v * wide;
+        for (std::int64_t p = 0; p < shape.d_phi; p += w) {
+            Vec<T> total = load(row + p);
+            for (std::int64_t j = 0; j < n; ++j) total += last[j * last_step] * load(values.b + j * wide + p);
+            store(row + p, total);
+        }
     }
 
-    void add_to_adjoint(std::int64_t n) {
-        accumulate<T>(adjoint_t, wide, extended, shape.d_phi, {g, 1, value_row, phi_q, wide, n, Part::all});
+    void add_to_state(std::int64_t n, std::int64_t next) {
+        add_outer(state_t, {v_t, chunk_row, 1, phi_k, wide, n, Part::all}, v_t + shape.d_v * chunk_row, 1,
+                  next);
+    }
+
+    void add_to_adjoint(std::int64_t n, std::int64_t next) {
+        add_outer(adjoint_t, {g, 1, value_row, phi_q, wide, n, Part::all}, g + shape.d_v, value_row, next);
     }
 
     void refresh_adjoint() { transpose(adjoint_t, wide, shape.d_v, shape.d_phi, adjoint, value_row); }
@@ -177,11 +209,11 @@ struct BackwardPass {
         const Term<T> inside{products, chunk_row, 1, phi_k, wide, params.causal ? n : 0, Part::lower};
         const Term<T> before{g, value_row, 1, state_t, wide, extended, Part::all};
         through_features(inside, before, q, phi_q, slice_out<S>(params.grad_q, b, h), params.grad_q.stride[2],
-                         start, n);
+                         start, n, n);
         if (params.causal)
-            add_to_state(n);
+            add_to_state(n, start + n);
         else
-            add_to_adjoint(n);
+            add_to_adjoint(n, start + n);
     }
 
     void key_chunk(std::int64_t b, std::int64_t h, std::int64_t start, std::int64_t n) {
@@ -199,7 +231,7 @@ struct BackwardPass {
         const Term<T> inside{products, 1, chunk_row, phi_q, wide, inner, Part::upper};
         const Term<T> after{v_t, 1, chunk_row, adjoint_t, wide, extended, Part::all};
         through_features(inside, after, k, phi_k, slice_out<S>(params.grad_k, b, h), params.grad_k.stride[2],
-                         start, n);
+                         start, n, -n);
 
         const std::int64_t out_row = params.grad_v.stride[2], d_v = shape.d_v;
         S* const to = slice_out<S>(params.grad_v, b, h) + start * out_row;
@@ -208,21 +240,24 @@ struct BackwardPass {
         gemm<T>(n, d_v, value_inside, value_after, false, Zero<T>{},
                 [=](std::int64_t i, std::int64_t c, Vec<T> x) ASI_LAMBDA {
                     if (i < n) store_part(to + i * out_row + c, x, d_v - c);
+                    prefetch<true>(to, ((i - n) * out_row + c) * size);
                 });
         if (params.causal) {
-            add_to_adjoint(n);
+            add_to_adjoint(n, start - chunk);
             refresh_adjoint();
         }
     }
 
-    // Gradient of phi(x) = a + b, on to x, W and the bias.
+    // Gradient of phi(x) = a + b, on to x, W and the bias. The rows of grad_x written `next` rows further are
+    // fetched.
     void through_features(const Term<T>& a, const Term<T>& b, const T* x, const T* phi_x, S* grad_x,
-                          std::int64_t grad_row, std::int64_t start, std::int64_t n) {
+                          std::int64_t grad_row, std::int64_t start, std::int64_t n, std::int64_t next) {
         const std::int64_t row = wide, d_k = shape.d_k, d_phi = shape.d_phi;
         S* const to = grad_x + start * grad_row;
         if (!phi.mapped) {
             gemm<T>(n, d_k, a, b, false, Zero<T>{}, [=](std::int64_t i, std::int64_t c, Vec<T> y) ASI_LAMBDA {
                 if (i < n) store_part(to + i * grad_row + c, y, d_k - c);
+                prefetch<true>(to, ((i + next) * grad_row + c) * size);
             });
             return;
         }
@@ -233,6 +268,7 @@ struct BackwardPass {
         gemm<T>(n, d_k, Term<T>{u, row, 1, phi.w, phi.w_row, d_phi, Part::all}, Term<T>{}, false, Zero<T>{},
                 [=](std::int64_t i, std::int64_t c, Vec<T> y) ASI_LAMBDA {
                     if (i < n) store_part(to + i * grad_row + c, y, d_k - c);
+                    prefetch<true>(to, ((i + next) * grad_row + c) * size);
                 });
         accumulate<T>(grad_w, row, d_phi, d_k, {u, 1, row, x, row, n, Part::all});
         for (std::int64_t i = 0; i < n; ++i)
