@@ -3,6 +3,7 @@
 from train import Settings, train
 
 from asi_evolve import BenchmarkBase, Choice, Engine, Integer, ParametricDomain, Real
+from asi_evolve.view import LineView, describe_result
 
 
 class Spirals(BenchmarkBase):
@@ -24,4 +25,5 @@ class Spirals(BenchmarkBase):
 
 
 if __name__ == "__main__":
-    Engine({"name": "spirals", "cycles": 3, "llm": {"provider": "none"}}, benchmark=Spirals()).run()
+    engine = Engine({"name": "spirals", "llm": {"provider": "none"}}, benchmark=Spirals(), observers=[LineView()])
+    print(describe_result(engine.run(), "error", "candidate"))
