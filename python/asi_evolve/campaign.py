@@ -85,9 +85,11 @@ class Campaign:
         """A sampling seed for the LLM, from the stream of this name."""
         return int(self.rng(*stream).integers(2**31 - 1))
 
-    def ledger(self) -> Ledger:
-        """All results so far."""
-        return Ledger(self.store.evaluations(), self.baseline.hash, self.benchmark)
+    def ledger(self, before: int | None = None) -> Ledger:
+        """All results so far, or those of the cycles before one: what a phase of that cycle started from, however
+        often it is started again."""
+        evaluations = [e for e in self.store.evaluations() if before is None or e.cycle < before]
+        return Ledger(evaluations, self.baseline.hash, self.benchmark)
 
     def incumbent(self, ledger: Ledger | None = None) -> Candidate:
         """The best candidate by the full stage; the baseline at first."""
@@ -127,7 +129,10 @@ class Campaign:
             if fitness is not None:
                 pairs.append((candidate, fitness))
         ranks, crowding = rank_and_crowding([f for _, f in pairs])
-        best_first = sorted(range(len(pairs)), key=lambda i: (ranks[i], -crowding[i], -pairs[i][1].performance))
+        # The hash makes the order the same however the archive was filled.
+        best_first = sorted(
+            range(len(pairs)), key=lambda i: (ranks[i], -crowding[i], -pairs[i][1].performance, pairs[i][0])
+        )
         return Ranked(
             [pairs[i][0] for i in best_first],
             [pairs[i][1] for i in best_first],

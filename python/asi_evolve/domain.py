@@ -76,6 +76,10 @@ class Benchmark(Protocol):
         isolation: ``sandbox`` runs :meth:`evaluate` itself inside the sandbox (right for ordinary training code);
             ``judge`` runs it as a trusted process that puts candidate code into sandboxes on its own.
         options: keyword arguments that rebuild the benchmark in a worker process: ``type(self)(**options)``.
+
+    A benchmark may also have a method ``export(candidate, target) -> list[Path]`` that writes a candidate under the
+    directory ``target`` as code that runs without the engine, and returns what it wrote. Without it the command
+    ``export`` writes every component's files and parameters as they are.
     """
 
     metric: str

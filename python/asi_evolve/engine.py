@@ -12,7 +12,7 @@ from asi_evolve import phases
 from asi_evolve.benchmarks import load_benchmark
 from asi_evolve.campaign import Campaign, Observer
 from asi_evolve.candidate import Candidate
-from asi_evolve.config import Config, load_config
+from asi_evolve.config import BenchmarkConfig, Config, load_config
 from asi_evolve.domain import Benchmark
 from asi_evolve.environment import describe_environment
 from asi_evolve.errors import ConfigError, RunDirectoryError
@@ -76,6 +76,9 @@ class Engine:
             out = Path(str(config))
             config = RunDirectory(out).config_path
         self.config = load_config(config)
+        if benchmark is not None:  # stored, so that status, report and resume find it
+            own = BenchmarkConfig(name=benchmark_spec(benchmark), options=dict(benchmark.options))
+            self.config = self.config.model_copy(update={"benchmark": own})
         self.benchmark = benchmark or load_benchmark(self.config.benchmark.name, self.config.benchmark.options)
         known = [d.name for d in self.benchmark.domains()]
         for name in self.config.domains or ():

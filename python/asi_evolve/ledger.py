@@ -43,7 +43,7 @@ class Ledger:
         return self._results.get((candidate, stage), {})
 
     def evaluated(self) -> list[str]:
-        """Every candidate with at least one evaluation, failed ones too, in order of first completion."""
+        """Every candidate with at least one evaluation, failed ones too, in the order given."""
         return list(dict.fromkeys(e.candidate for e in self.evaluations))
 
     def at(self, stage: str) -> list[str]:

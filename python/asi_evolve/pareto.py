@@ -2,8 +2,8 @@
 
 Objectives are minimised unless ``maximize`` says otherwise: ``None`` or ``False`` minimises all, ``True`` maximises
 all, a sequence of bools speaks for each objective. ``F`` is any real array or nested sequence of shape (points,
-objectives); float32 and float64 are read in place with any strides. ``inf`` and ``-inf`` are ordered like numbers; NaN is a
-ValueError that names row and column.
+objectives); float32 and float64 are read in place with any strides. ``inf`` and ``-inf`` are ordered like numbers;
+NaN is a ValueError that names row and column.
 
 Source: Deb, Pratap, Agarwal, Meyarivan 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II".
 """

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from asi_evolve.domains.corpus import Corpus, OnProgress, open_corpus
 from asi_evolve.domains.corpus_statistics import NAMES
 from asi_evolve.domains.data import DataDomain, Selection, select, uses_code
 from asi_evolve.domains.data.pipeline import passes
+from asi_evolve.domains.lm_export import write_export
 from asi_evolve.errors import EvaluationFailure
 from asi_evolve.execution import Limits, Result, Sandbox, progress
 from asi_evolve.execution.limits import MEBIBYTE
@@ -106,6 +108,16 @@ class LanguageModelBenchmark(BenchmarkBase):
         may raise CorpusError."""
         data = DataDomain() if self.options["corpus"] is None else DataDomain(self.corpus().sources)
         return [ArchitectureDomain(self.max_parameters), AlgorithmDomain(), data]
+
+    def export(self, candidate: Candidate, target: Path) -> list[Path]:
+        """Writes a candidate as a plain PyTorch program: model, training and data; see :mod:`lm_export`."""
+        settings = {
+            "sequence_length": self.length,
+            "windows": self.full_steps * self.batch_size,
+            "data_seed": self.data_seed,
+            "threads": self.threads,
+        }
+        return write_export(candidate, target, settings)
 
     def evaluate(self, candidate: Candidate, stage: Stage, seed: int) -> dict[str, float]:
         """Trains and judges one candidate; deterministic but for times and memory.

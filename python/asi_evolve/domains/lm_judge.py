@@ -10,6 +10,7 @@ import numpy as np
 
 from asi_evolve.domains.corpus import Corpus
 from asi_evolve.domains.data import Selection
+from asi_evolve.domains.data.windows import draw_windows
 from asi_evolve.errors import EvaluationFailure
 
 TOLERANCE = 1e-4  # largest difference of two logits, relative to 1 + the largest logit, that counts as rounding
@@ -37,24 +38,10 @@ class HeldOut:
 def training_windows(
     corpus: Corpus, selection: Selection, count: int, length: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Windows of training bytes: uint8 (count, length + 1).
-
-    The selected documents are laid end to end, shuffled within their source, and windows start at a byte drawn by its
-    document's weight. Every candidate gets the same number of bytes.
-    """
-    documents, weights = selection.documents, selection.weights
-    order = np.lexsort((rng.random(len(documents)), corpus.source_ids[documents]))
-    documents, weights = documents[order], weights[order]
-    sizes = (corpus.offsets[documents + 1] - corpus.offsets[documents]).astype(np.int64)
-    ends = np.cumsum(sizes)
-    share = weights * sizes
-    chosen = rng.choice(len(documents), size=count, p=share / share.sum())
-    starts = ends[chosen] - sizes[chosen] + (rng.random(count) * sizes[chosen]).astype(np.int64)
-    # Every byte of every window: where in the row of documents, then where in the corpus.
-    at = (starts[:, None] + np.arange(length + 1)) % ends[-1]
-    document = np.searchsorted(ends, at, side="right")
-    within = at - (ends[document] - sizes[document])
-    return np.asarray(corpus.text[corpus.offsets[documents[document]] + within])
+    """Windows of training bytes, as many for every candidate: uint8 (count, length + 1)."""
+    return draw_windows(
+        corpus.text, corpus.offsets, corpus.source_ids, selection.documents, selection.weights, count, length, rng
+    )
 
 
 def held_out_windows(corpus: Corpus, count: int, length: int, rng: np.random.Generator) -> HeldOut:

@@ -78,7 +78,9 @@ class Store:
     def _prepare(self, read_only: bool) -> None:
         sqlite = self._engine.dialect.name == "sqlite"
         version = self._connection.execute(text("PRAGMA user_version")).scalar() if sqlite else t.SCHEMA_VERSION
-        if version not in (0, t.SCHEMA_VERSION) or (read_only and version == 0):
+        if read_only and version == 0:
+            raise RunDirectoryError(f"{self.url}: the knowledge base is still being made; try again")
+        if version not in (0, t.SCHEMA_VERSION):
             raise RunDirectoryError(
                 f"{self.url}: schema version {version}; this release reads version {t.SCHEMA_VERSION}"
             )
@@ -264,8 +266,11 @@ class Store:
         return None if row is None else _evaluation(row)
 
     def evaluations(self) -> list[Evaluation]:
-        """All evaluations in order of completion."""
-        return [_evaluation(r) for r in self.evaluation_rows()]
+        """All evaluations by candidate (in order of admission), stage and seed: an order that does not depend on which
+        worker was first, so that what is computed from it replays."""
+        e, c = t.evaluations.c, t.candidates.c
+        query = select(t.evaluations).join(t.candidates, c.hash == e.candidate).order_by(c.id, e.stage, e.seed)
+        return [_evaluation(r) for r in self._rows(query)]
 
     def evaluation_rows(self) -> list[Row]:
         """All evaluations with id and time, in order of completion."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jsonschema
@@ -38,6 +38,8 @@ def ask(llm: LLM, store: Store, request: Request, phase: str, cycle: int) -> lis
     if missing:
         part = Request(missing, request.messages, request.schema, request.temperature, request.max_tokens, request.seed)
         for key, completion in zip(missing, llm.complete(part), strict=True):
+            # A server may send half of a surrogate pair, which no database stores.
+            completion = replace(completion, text=completion.text.encode("utf-8", "replace").decode("utf-8"))
             _record(store, key, phase, cycle, llm.name, part, completion)
             texts[key] = (completion.text, completion.finish_reason)
     return [_validate(key, *texts[key], schema=request.schema) for key in request.keys]
@@ -67,6 +69,10 @@ def _validate(key: str, text: str, finish_reason: str, schema: Mapping[str, Any]
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         return Answer(key, None, f"the answer is not JSON: {error}", text)
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:  # written out as an escape in the JSON text
+        return Answer(key, None, "the answer holds half of a surrogate pair, which is no text", text)
     problem = next(iter(_problems(value, schema)), "")
     return Answer(key, None if problem else value, problem, text)
 

@@ -245,22 +245,22 @@ def _agenda(
 ) -> tuple[dict[str, float], str]:
     """Shares of the next cycle's proposals.
 
-    Half is spread evenly, so that no domain is starved; half follows the best recent isolated gain per evaluation
-    second. The model's order then multiplies by 1.5 (first) down to 1 / 1.5 (last).
+    Half is spread evenly, so that no domain is starved; half follows the best recent isolated gain per candidate tried
+    (not per second: what the clock says would make every replay another campaign). The model's order then multiplies
+    by 1.5 (first) down to 1 / 1.5 (last).
     """
     progress = {}
     for name in campaign.domains:
-        best, seconds = 0.0, 0.0
+        best, tried = 0.0, 0
         for past in range(max(0, cycle - _WINDOW + 1), cycle + 1):
-            gains = [(c, g) for c, (d, g) in _gains(campaign, ledger, past).items() if d == name]
-            best = max([best, *(g for _, g in gains)])
-            names = {c for c, _ in gains}
-            seconds += sum(e.seconds for e in ledger.evaluations if e.candidate in names and e.stage == "isolated")
-        progress[name] = best / seconds if seconds > 0 else 0.0
+            gains = [g for d, g in _gains(campaign, ledger, past).values() if d == name]
+            best = max([best, *gains])
+            tried += sum(row["domain"] == name for row in campaign.store.candidates(past))
+        progress[name] = best / tried if tried else 0.0
     total = sum(progress.values())
     n = len(progress)
     shares = {d: 0.5 / n + (0.5 * x / total if total > 0 else 0.5 / n) for d, x in progress.items()}
-    reason = "best recent gain per second: " + ", ".join(f"{d} {x:.2g}" for d, x in progress.items())
+    reason = "best recent gain per candidate: " + ", ".join(f"{d} {x:.2g}" for d, x in progress.items())
     if answer and n > 1:
         order = str(answer["priority"]).split(" > ")
         for place, name in enumerate(order):

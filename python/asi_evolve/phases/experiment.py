@@ -29,9 +29,10 @@ def experiment(campaign: Campaign, cycle: int, admitted: Sequence[str]) -> None:
     """
     if campaign.store.done(cycle, "experiment") is not None:
         return
-    incumbent = campaign.incumbent()
+    earlier = campaign.ledger(before=cycle)
+    incumbent = campaign.incumbent(earlier)
     evaluate(campaign, cycle, "isolated", [campaign.baseline.hash, incumbent.hash, *admitted])
-    triples = _cross(campaign, cycle, incumbent, admitted)
+    triples = _cross(campaign, incumbent, admitted, known=set(earlier.at("cross")))
     for triple in triples:
         campaign.store.add_candidate(
             triple.candidate,
@@ -44,7 +45,9 @@ def experiment(campaign: Campaign, cycle: int, admitted: Sequence[str]) -> None:
     crossed = [t.candidate.hash for t in triples]
     if crossed:
         evaluate(campaign, cycle, "cross", [campaign.baseline.hash, incumbent.hash, *crossed])
-    finalists = _finalists(campaign, cycle, incumbent, crossed)
+    any_full = any(c != campaign.baseline.hash for c in earlier.at("full"))
+    last_chance = not any_full and cycle == campaign.config.cycles - 1
+    finalists = _finalists(campaign, incumbent, crossed, last_chance)
     if finalists:
         evaluate(campaign, cycle, "full", [campaign.baseline.hash, *finalists])
     new = campaign.incumbent()
@@ -164,8 +167,8 @@ def isolated_gain(ledger: Ledger, candidate: str, incumbent: str) -> float | Non
     return fmean(values) if values else None
 
 
-def _cross(campaign: Campaign, cycle: int, incumbent: Candidate, admitted: Sequence[str]) -> list[Triple]:
-    """New triples around the components of this cycle that did best alone."""
+def _cross(campaign: Campaign, incumbent: Candidate, admitted: Sequence[str], known: set[str]) -> list[Triple]:
+    """New triples around the components of this cycle that did best alone; none that earlier cycles measured."""
     ledger = campaign.ledger()
     gains = [(c, g) for c in admitted if (g := isolated_gain(ledger, c, incumbent.hash)) is not None]
     gains.sort(key=lambda pair: -pair[1])
@@ -184,10 +187,10 @@ def _cross(campaign: Campaign, cycle: int, incumbent: Candidate, admitted: Seque
             promising.setdefault(row["domain"], []).append((component, gain, candidate))
     for entries in promising.values():
         entries.sort(key=lambda entry: (entry[0].hash not in fresh, -entry[1]))
-    return combine(incumbent, promising, fresh, set(ledger.at("cross")), count)
+    return combine(incumbent, promising, fresh, known, count)
 
 
-def _finalists(campaign: Campaign, cycle: int, incumbent: Candidate, crossed: Sequence[str]) -> list[str]:
+def _finalists(campaign: Campaign, incumbent: Candidate, crossed: Sequence[str], last_chance: bool) -> list[str]:
     """The cross-stage triples that go to the full stage: better than the incumbent there, best first."""
     ledger = campaign.ledger()
     measured = [(c, fmean(x)) for c in crossed if (x := ledger.improvement(c, "cross"))]
@@ -196,7 +199,6 @@ def _finalists(campaign: Campaign, cycle: int, incumbent: Candidate, crossed: Se
     own = ledger.improvement(incumbent.hash, "cross")
     bar = fmean(own) if own else 0.0
     chosen = [c for c, gain in measured[:count] if gain > bar]
-    never = not any(c != campaign.baseline.hash for c in ledger.at("full"))
-    if not chosen and measured and never and cycle == campaign.config.cycles - 1:
+    if not chosen and measured and last_chance:
         return [measured[0][0]]  # a campaign that never measured anything at full budget has shown nothing either way
     return chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -36,6 +36,17 @@ class Valued:
     fitness: Fitness
     rank: int
     crowding: float
+
+
+@dataclass(frozen=True)
+class LLMUsage:
+    """What the LLM was used for one purpose. ``cut_off``: answers that ended at the token limit."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    cut_off: int
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,44 @@ class Summary:
     def failures(self) -> Counter[str]:
         """Failed evaluations by kind."""
         return Counter(str(e["failure"]) for e in self.evaluations if e["status"] != "ok")
+
+    def failure_examples(self, limit: int = 3) -> dict[str, list[Row]]:
+        """By kind of failure, most frequent first, the latest failed evaluations, one per distinct message."""
+        examples: dict[str, list[Row]] = {}
+        for kind, _ in self.failures().most_common():
+            distinct: dict[str, Row] = {}
+            for e in reversed(self.evaluations):
+                if e["status"] != "ok" and str(e["failure"]) == kind and len(distinct) < limit:
+                    distinct.setdefault(e["message"], e)
+            examples[kind] = list(distinct.values())
+        return examples
+
+    def llm_usage(self) -> dict[str, LLMUsage]:
+        """Calls, tokens and time of the LLM by purpose."""
+        groups: dict[str, list[Row]] = {}
+        for call in self.llm_calls:
+            groups.setdefault(str(call["phase"]), []).append(call)
+        return {
+            phase: LLMUsage(
+                calls=len(calls),
+                prompt_tokens=sum(c["prompt_tokens"] for c in calls),
+                completion_tokens=sum(c["completion_tokens"] for c in calls),
+                seconds=sum(c["seconds"] for c in calls),
+                cut_off=sum(c["finish_reason"] == "length" for c in calls),
+            )
+            for phase, calls in groups.items()
+        }
+
+    def at_full_stage(self) -> list[Valued]:
+        """The candidates measured at the full stage, ranked among themselves alone, best first.
+
+        ``valued`` mixes stages: there a candidate counts at the highest stage it reached, which is what parents are
+        selected by, but an isolated gain at a small budget is not a full-stage result.
+        """
+        members = [v for v in self.valued if v.fitness.stage == "full"]
+        ranks, crowding = rank_and_crowding([v.fitness for v in members])
+        ranked = [replace(v, rank=int(r), crowding=float(d)) for v, r, d in zip(members, ranks, crowding, strict=True)]
+        return sorted(ranked, key=lambda v: (v.rank, -v.fitness.performance))
 
     def acceptance(self) -> dict[tuple[str, str], Counter[str]]:
         """What became of proposals, by source and kind."""
@@ -139,7 +188,7 @@ class Summary:
                 "measured_seconds": round(self.cascade.measured, 3),
                 "predicted_seconds": self.cascade.predicted,
                 "saving": self.cascade.saving,
-                "tau": {k: v for k, v in self.cascade.tau.items()},
+                "tau": dict(self.cascade.tau),
             },
             "claims": dict(zip(("true", "checked"), self.claims(), strict=True)),
             "agenda": self.agenda[-1]["shares"] if self.agenda else None,
@@ -165,10 +214,17 @@ class Summary:
         ]
         if self.cascade.saving is not None:
             lines.append(
-                f"cascade: {self.cascade.measured:.0f} s measured, {self.cascade.predicted or math.nan:.0f} s predicted, "
+                f"cascade: {self.cascade.measured:.0f} s measured, "
+                f"{self.cascade.predicted or math.nan:.0f} s predicted, "
                 f"{self.cascade.saving:.0%} saved against all at full"
             )
-        lines.append("Pareto front: " + ", ".join(f"{v.label} ({v.fitness.stage})" for v in self.valued if v.rank == 1))
+        front = [v for v in self.at_full_stage() if v.rank == 1]
+        shown = [
+            f"{'baseline' if v.hash == self.ledger.baseline else v.label} "
+            f"({v.fitness.performance:+.4f}, cost {v.fitness.cost:.2f}x)"
+            for v in front
+        ]
+        lines.append("Pareto front at the full stage: " + (", ".join(shown) or "nothing measured there yet"))
         return "\n".join(lines)
 
 
