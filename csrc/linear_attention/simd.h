@@ -267,6 +267,31 @@ void transpose(const T* from, std::int64_t from_row, std::int64_t rows, std::int
     }
 }
 
+// The sums of a vector's width of vectors, as one vector.
+template <class T>
+ASI_INLINE Vec<T> sums_of(Vec<T>* v) {
+    constexpr int w = kWidth<T>;
+#if defined(__GNUC__) && !defined(__clang__)
+    using Index = typename VectorOf<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>>::type;
+#pragma GCC unroll 8
+    for (int s = w / 2; s > 0; s /= 2) {
+        Index low{}, high{};
+        for (int c = 0; c < w; ++c) {
+            low[c] = (c & s) ? c - s + w : c;
+            high[c] = (c & s) ? c + w : c + s;
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < s; ++r)
+            v[r] = __builtin_shuffle(v[r], v[r + s], low) + __builtin_shuffle(v[r], v[r + s], high);
+    }
+    return v[0];
+#else
+    Vec<T> total{};
+    for (int r = 0; r < w; ++r) total[r] = sum<T>(v[r]);
+    return total;
+#endif
+}
+
 // --- scratch
 // ----------------------------------------------------------------------------------------------------
 

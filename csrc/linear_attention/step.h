@@ -80,7 +80,24 @@ struct StepPass {
         const T* weight = static_cast<const T*>(params.phi.weight) + head * params.phi.weight_head;
         const T* bias = static_cast<const T*>(params.phi.bias);
         if (bias) bias += head * params.phi.bias_head;
-        for (std::int64_t p = 0; p < shape.d_phi; ++p) {
+        std::int64_t p = 0;
+        for (; whole == d_k && p + w <= shape.d_phi;
+             p += w) {  // w rows at a time: their sums make one vector
+            Vec<T> of_q[w], of_k[w];
+            for (int r = 0; r < w; ++r) {
+                const T* row = weight + (p + r) * d_k;
+                of_q[r] = of_k[r] = Vec<T>{};
+                for (std::int64_t d = 0; d < whole; d += w) {
+                    const Vec<T> x = load(row + d);
+                    of_q[r] += x * load(q + d);
+                    of_k[r] += x * load(k + d);
+                }
+            }
+            const Vec<T> b = bias ? load(bias + p) : Vec<T>{};
+            store(phi_q + p, sums_of<T>(of_q) + b);
+            store(phi_k + p, sums_of<T>(of_k) + b);
+        }
+        for (; p < shape.d_phi; ++p) {
             const T* row = weight + p * d_k;
             Vec<T> of_q{}, of_k{};
             for (std::int64_t d = 0; d < whole; d += w) {
@@ -93,7 +110,7 @@ struct StepPass {
             phi_q[p] = uq + (bias ? bias[p] : T(0));
             phi_k[p] = uk + (bias ? bias[p] : T(0));
         }
-        for (std::int64_t p = 0; p < shape.d_phi; p += w) {
+        for (p = 0; p < shape.d_phi; p += w) {
             store(phi_q + p, elu_plus_one<T>(load(phi_q + p)));
             store(phi_k + p, elu_plus_one<T>(load(phi_k + p)));
         }

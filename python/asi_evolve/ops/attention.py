@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -127,44 +127,31 @@ def linear_attention_step(
     Raises:
         TypeError, ValueError: as :func:`linear_attention`.
     """
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        _check_tensor(name, x)
     if not isinstance(state, (tuple, list)) or len(state) != 2:
         raise TypeError(f"state: {type(state).__name__}; expected a tuple (S, z)")
     s, z = state
-    tensors = [x for x in (q, k, v, s, z, weight, bias) if x is not None]
-    if not _eager_cpu(tensors) or q.dtype not in kernel.DTYPES:
-        if q.dim() != 3 or k.dim() != 3 or v.dim() != 3:
-            _check(q, k, v, weight, bias, eps, state, 3)
-        out, new = linear_attention(
-            q.unsqueeze(2),
-            k.unsqueeze(2),
-            v.unsqueeze(2),
-            weight,
-            bias,
-            eps=eps,
-            initial_state=(s, z),
-            return_state=True,
-        )
-        return out.squeeze(2), new
-    _check(q, k, v, weight, bias, eps, state, 3)
-    wide = accumulator(q.dtype)
-    s, z = s.to(wide).contiguous(), z.to(wide).contiguous()
+    tensors = [q, k, v, s, z]
     if weight is not None:
-        weight = weight.to(wide).contiguous()
-        bias = None if bias is None else bias.to(wide).contiguous()
-    batch, heads, d_k = q.shape
-    d_v = v.shape[-1]
-    out, new_s, new_z = (
-        torch.empty_like(v, memory_format=torch.contiguous_format),
-        s.new_empty(s.shape),
-        z.new_empty(z.shape),
-    )
+        tensors.append(weight)
+    if bias is not None:
+        tensors.append(bias)
+    if not _eager_cpu(tensors) or q.dtype not in kernel.DTYPES:
+        return _step_in_torch(q, k, v, (s, z), weight, bias, eps)
+    # A decoder calls with the same shapes over and over: what was found good once is not looked into again.
+    signature = (eps, weight is None, *[(x.shape, x.dtype) for x in tensors])
+    if signature not in _known_good:
+        _check(q, k, v, weight, bias, eps, state, 3)
+        if len(_known_good) < 1000:
+            _known_good.add(signature)
+    s, z, weight, bias = (_ready(x, accumulator(q.dtype)) for x in (s, z, weight, bias))
+    batch, heads, d_phi, d_v = s.shape
+    out = torch.empty((batch, heads, d_v), dtype=q.dtype)
+    new_s, new_z = torch.empty(s.shape, dtype=s.dtype), torch.empty(z.shape, dtype=s.dtype)
     _native.linear_attention_step(
         kernel.DTYPES[q.dtype],
         float(eps),
         torch.get_num_threads(),
-        (batch, heads, 1, d_k, z.shape[-1], d_v),
+        (batch, heads, 1, q.shape[-1], d_phi, d_v),
         _token(q),
         _token(k),
         _token(v),
@@ -174,6 +161,28 @@ def linear_attention_step(
         (new_s.data_ptr(), new_z.data_ptr()),
     )
     return out, (new_s, new_z)
+
+
+_known_good: set[tuple[object, ...]] = set()
+
+
+def _ready(x: Any, dtype: torch.dtype) -> Any:
+    if x is None or (x.dtype == dtype and x.is_contiguous()):
+        return x
+    return x.to(dtype).contiguous()
+
+
+def _step_in_torch(
+    q: Tensor, k: Tensor, v: Tensor, state: State, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, State]:
+    """The step as a sequence of one token: with gradient, in a graph, on any device."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        _check_tensor(name, x)
+        if x.dim() != 3:
+            raise ValueError(f"{name}: {x.dim()} dimensions, shape {tuple(x.shape)}; expected 3, (B, H, d)")
+    q, k, v = (x.unsqueeze(2) for x in (q, k, v))
+    out, new = linear_attention(q, k, v, weight, bias, eps=eps, initial_state=state, return_state=True)
+    return out.squeeze(2), new
 
 
 def _token(x: Tensor) -> tuple[int, tuple[int, ...]]:
@@ -189,10 +198,12 @@ def _eager_cpu(tensors: list[Tensor]) -> bool:
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return False
     grad = torch.is_grad_enabled()
-    return all(
-        type(x) in (Tensor, torch.nn.Parameter) and x.is_cpu and not (grad and x.requires_grad) and not x.is_neg()
-        for x in tensors
-    )
+    for x in tensors:
+        if type(x) is not Tensor and type(x) is not torch.nn.Parameter:
+            return False
+        if not x.is_cpu or (grad and x.requires_grad) or x.is_neg():
+            return False
+    return True
 
 
 def _check_tensor(name: str, x: object) -> None:
