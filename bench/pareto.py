@@ -76,10 +76,8 @@ def main():
                     theirs["pymoo"] = median_seconds(lambda F=F: NonDominatedSorting().do(F), budget)
                 ratio = min(theirs.values()) / ours
                 pymoo = f"{theirs['pymoo'] * 1e6:11.1f}" if "pymoo" in theirs else f"{'-':>11s}"
-                print(
-                    f"{kind:11s} {n:7d} {m:2d} {ours * 1e6:11.1f} {theirs['moocore'] * 1e6:11.1f} {pymoo} {ratio:6.2f}x",
-                    flush=True,
-                )
+                times = f"{ours * 1e6:11.1f} {theirs['moocore'] * 1e6:11.1f} {pymoo}"
+                print(f"{kind:11s} {n:7d} {m:2d} {times} {ratio:6.2f}x", flush=True)
                 rows.append({"input": kind, "n": n, "m": m, "ours": ours, **theirs, "ratio": ratio})
     print("\nFront.insert, M = 3, uniform: median microseconds of an insertion into N points")
     inserts = []

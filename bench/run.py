@@ -1,30 +1,32 @@
 """Runs the benchmarks and keeps what they print: bench/results/<name>.json and summary.md.
 
-    python bench/run.py [--full]
+python bench/run.py [--full]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
+from asi_evolve import _native
+
 HERE = Path(__file__).parent
 NAMES = ("linear_attention", "pareto")
 
 
 def machine():
-    cpu = next((x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "")
-    from asi_evolve import _native
-
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((x.split(":")[1].strip() for x in lines if "model name" in x), "unknown")
     packages = ("torch", "numpy", "moocore", "pymoo")
     return {
         "cpu": cpu,
-        "cores": len(__import__("os").sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)),
         "isa": _native.isa(),
         "python": platform.python_version(),
         **{p: metadata.version(p) for p in packages},

@@ -7,6 +7,7 @@ import argparse
 import math
 import time
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -49,7 +50,7 @@ def activation(name):
 def build(s):
     sizes = [2] + [s.width] * s.depth
     layers = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), activation(s.activation)]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], ARMS))
 
