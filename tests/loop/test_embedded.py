@@ -1,4 +1,4 @@
-"""Everything real: the embedded llama.cpp server with SmolLM2, the language-model benchmark, the sandbox, the report."""
+"""Everything real: the embedded llama.cpp server with SmolLM2, the language-model benchmark, sandbox and report."""
 
 import json
 import re
@@ -13,7 +13,24 @@ from asi_evolve.llm.structured import _validate
 pytestmark = pytest.mark.slow
 pytest.importorskip("xllamacpp")
 
-WORDS = "the a model learns from text and bytes while we wait for results of small tests".split()
+WORDS = [
+    "the",
+    "a",
+    "model",
+    "learns",
+    "from",
+    "text",
+    "and",
+    "bytes",
+    "while",
+    "we",
+    "wait",
+    "for",
+    "results",
+    "of",
+    "small",
+    "tests",
+]
 
 
 @pytest.fixture(scope="module")
