@@ -131,22 +131,18 @@ class PyFront {
     PyFront(py::ssize_t objectives, const py::object& maximize)
         : front_(checked(objectives)), negate_(directions(maximize, static_cast<std::size_t>(objectives))) {}
 
-    std::int32_t insert(const py::object& point) {
-        const auto f = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(point);
-        if (!f) {
-            PyErr_Clear();
-            throw py::type_error("f: not an array of numbers");
-        }
-        const std::size_t m = front_.objectives();
-        if (f.ndim() != 1 || static_cast<std::size_t>(f.shape(0)) != m)
-            throw py::value_error("f: expected " + std::to_string(m) + " objectives in one dimension");
-        std::vector<double> row(m);
-        for (std::size_t j = 0; j < m; ++j) {
-            const double v = f.data()[j];
-            if (std::isnan(v)) fail_nan(front_.size(), j);
-            row[j] = negate_[j] ? -v : v;
-        }
-        return front_.insert(row.data());
+    std::int32_t insert(const py::object& point) { return front_.insert(row(point, front_.size()).data()); }
+
+    std::int32_t update(py::ssize_t index, const py::object& point) {
+        const std::size_t at = checked_index(index);
+        return front_.update(at, row(point, at).data());
+    }
+
+    std::int32_t rank(py::ssize_t index) const { return front_.ranks()[checked_index(index)]; }
+
+    py::array_t<std::int32_t> members(py::ssize_t rank) const {
+        const auto& ids = front_.members(rank < 0 ? 0 : static_cast<std::size_t>(rank));
+        return py::array_t<std::int32_t>(static_cast<py::ssize_t>(ids.size()), ids.data());
     }
 
     py::array_t<std::int32_t> ranks() const {
@@ -160,6 +156,30 @@ class PyFront {
             throw py::value_error("n_objectives: " + std::to_string(objectives) + " is not at least 1");
         return static_cast<std::size_t>(objectives);
     }
+    std::size_t checked_index(py::ssize_t index) const {
+        if (index < 0 || static_cast<std::size_t>(index) >= front_.size())
+            throw py::index_error("index: " + std::to_string(index) + " is not one of the " +
+                                  std::to_string(front_.size()) + " points");
+        return static_cast<std::size_t>(index);
+    }
+    // A point to minimise. `number` is what it is called in an error.
+    std::vector<double> row(const py::object& point, std::size_t number) const {
+        const auto f = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(point);
+        if (!f) {
+            PyErr_Clear();
+            throw py::type_error("f: not an array of numbers");
+        }
+        const std::size_t m = front_.objectives();
+        if (f.ndim() != 1 || static_cast<std::size_t>(f.shape(0)) != m)
+            throw py::value_error("f: expected " + std::to_string(m) + " objectives in one dimension");
+        std::vector<double> row(m);
+        for (std::size_t j = 0; j < m; ++j) {
+            const double v = f.data()[j];
+            if (std::isnan(v)) fail_nan(number, j);
+            row[j] = negate_[j] ? -v : v;
+        }
+        return row;
+    }
     asi::pareto::Front front_;
     std::vector<bool> negate_;
 };
@@ -172,6 +192,9 @@ void bind_pareto(py::module_& module) {
     py::class_<PyFront>(module, "ParetoFront")
         .def(py::init<py::ssize_t, py::object>(), py::arg("n_objectives"), py::arg("maximize") = py::none())
         .def("insert", &PyFront::insert, py::arg("f"))
+        .def("update", &PyFront::update, py::arg("index"), py::arg("f"))
+        .def("rank", &PyFront::rank, py::arg("index"))
+        .def("members", &PyFront::members, py::arg("rank"))
         .def_property_readonly("ranks", &PyFront::ranks)
         .def("__len__", &PyFront::size);
 }

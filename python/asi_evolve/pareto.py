@@ -63,7 +63,7 @@ def crowding_distance(F: ArrayLike, ranks: ArrayLike | None = None) -> NDArray[n
 
 
 class Front:
-    """Keeps exact ranks while points arrive one at a time.
+    """Keeps exact ranks while points arrive and change one at a time.
 
     Level update after Li, Deb, Zhang, Kwong 2017, "Efficient nondomination level update method for steady-state
     evolutionary multiobjective optimization".
@@ -84,6 +84,22 @@ class Front:
         Raises ValueError for NaN or another number of objectives; nothing is added then.
         """
         return self._front.insert(f)
+
+    def update(self, index: int, f: ArrayLike) -> int:
+        """Moves point ``index`` (in order of insertion) to ``f`` and returns its new rank; ranks of others may grow or
+        shrink.
+
+        Raises IndexError for a point that is not there, ValueError as :meth:`insert`; nothing is changed then.
+        """
+        return self._front.update(index, f)
+
+    def rank(self, index: int) -> int:
+        """Rank of one point. Raises IndexError."""
+        return self._front.rank(index)
+
+    def members(self, rank: int) -> NDArray[np.int32]:
+        """int32: the points of a rank, in no particular order; empty beyond the last rank."""
+        return self._front.members(rank)
 
     @property
     def ranks(self) -> NDArray[np.int32]:

@@ -61,6 +61,30 @@ std::vector<double> sample(std::size_t n, std::size_t m, int kind, std::mt19937_
     return data;
 }
 
+// Moves random points to where others of the same kind lie and compares all ranks with a new sort.
+bool moves(Front& front, std::vector<double> data, std::size_t m, int kind, std::mt19937_64& random) {
+    const std::size_t n = front.size();
+    const std::vector<double> places = sample(n, m, kind, random);
+    for (std::size_t step = 0; n != 0 && step < 40; ++step) {
+        const std::size_t id = random() % n, from = random() % n;
+        std::copy(places.begin() + static_cast<std::ptrdiff_t>(from * m),
+                  places.begin() + static_cast<std::ptrdiff_t>((from + 1) * m),
+                  data.begin() + static_cast<std::ptrdiff_t>(id * m));
+        const std::int32_t returned = front.update(id, data.data() + id * m);
+        std::vector<std::int32_t> ranks(n);
+        rank({data.data(), n, m}, ranks.data());
+        if (front.ranks() != ranks || returned != ranks[id]) return false;
+        std::size_t listed = 0;
+        for (std::size_t r = 1; !front.members(r).empty(); ++r)
+            for (const std::int32_t member : front.members(r)) {
+                if (ranks[static_cast<std::size_t>(member)] != static_cast<std::int32_t>(r)) return false;
+                ++listed;
+            }
+        if (listed != n) return false;
+    }
+    return true;
+}
+
 }  // namespace
 
 int main() {
@@ -81,6 +105,7 @@ int main() {
                 }
                 check(returned, "Front::insert returns the rank", n, m, kind);
                 check(front.ranks() == ranks, "Front::ranks", n, m, kind);
+                check(moves(front, data, m, kind, random), "Front::update", n, m, kind);
                 std::vector<double> distance(n);
                 crowding_distance(points, ranks.data(), distance.data());
                 check(std::none_of(distance.begin(), distance.end(),
@@ -108,6 +133,10 @@ int main() {
     crowding_distance({line.data(), 3, 2}, first.data(), distance.data());
     check(std::isinf(distance[0]) && distance[1] == 2.0 && std::isinf(distance[2]), "crowding of a line", 3,
           2, 7);
+    // Objectives that are the same for all add nothing, so equal points are as crowded as can be.
+    const std::vector<double> equal_points{5, 5, 5, 5, 5, 5};
+    crowding_distance({equal_points.data(), 3, 2}, first.data(), distance.data());
+    check(distance == std::vector<double>{0, 0, 0}, "crowding of equal points", 3, 2, 8);
     std::printf(failures == 0 ? "ok\n" : "%d failures\n", failures);
     return failures == 0 ? 0 : 1;
 }

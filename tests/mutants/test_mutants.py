@@ -22,14 +22,16 @@ COMPILER = shutil.which("g++") or shutil.which("c++")
 PARETO = {
     "m = 2: equal second objectives do not dominate": ("sort.cpp", "return least_ <= p[1];", "return least_ < p[1];"),
     "m = 3: equal third objectives do not dominate": ("sort.cpp", "std::prev(it)->z <= p[2]", "std::prev(it)->z < p[2]"),
-    "m = 3: a step that is covered stays": ("sort.cpp", "block[end].z >= p[2]) ++end", "block[end].z > p[2]) ++end"),
     "the search for the front is off by one": ("sort.cpp", "low = middle + 1;", "low = middle + 2;"),
     "equal points get ranks of their own": ("sort.cpp", "if (position != 0 && equal(", "if (false && equal("),
     "the largest rank is forgotten": ("sort.cpp", "static_cast<std::int32_t>(low + 1)", "static_cast<std::int32_t>(low)"),
     "m = 1: equal values get ranks of their own": ("sort.cpp", "[0] != points[order[position - 1]][0])", "[0] >= 0.0)"),
     "dominance without a strict inequality": ("dominance.h", "better |= a[j] < b[j];", "better = true;"),
-    "the front pushes nobody down": ("front.cpp", "if (dominated_by(moving, row)) {", "if (false) {"),
-    "the front forgets to renumber": ("front.cpp", "static_cast<std::int32_t>(later + 1);", "static_cast<std::int32_t>(later);"),
+    "the front pushes nobody down": ("front.cpp", "return dominated_by(moving, row); });", "return row == nullptr; });"),
+    "the front forgets to renumber": ("front.cpp", "renumber(at + 1);", ""),
+    "the front lifts nobody up": ("front.cpp", "dominated_by(gone, row) && !", "false && !"),
+    "the front lifts what is still held down": ("front.cpp", "dominated_by(gone, row) && !dominated_by(levels_[at], row)", "dominated_by(gone, row)"),
+    "the front forgets to renumber what moves up": ("front.cpp", "            renumber(at);", ""),
     "crowding over a constant objective": ("crowding.cpp", "if (low == high) continue;", ""),
     "crowding without the range": ("crowding.cpp", ") / range;", ");"),
 }  # fmt: skip
@@ -74,8 +76,11 @@ def test_pareto(name, tmp_path):
     sources = [*map(str, (tmp_path / "pareto").glob("*.cpp")), str(ROOT / "tests" / "cpp" / "test_pareto.cpp")]
     command = [COMPILER, "-std=c++20", "-O1", f"-I{tmp_path}", *sources, "-o", str(tmp_path / "test")]
     subprocess.run(command, check=True, capture_output=True)
-    code = subprocess.run([tmp_path / "test"], capture_output=True, timeout=120, check=False).returncode
-    assert (code != 0) == bool(name)
+    try:
+        passed = subprocess.run([tmp_path / "test"], capture_output=True, timeout=30, check=False).returncode == 0
+    except subprocess.TimeoutExpired:  # a bug that never ends is found, too
+        passed = False
+    assert passed == (name is None)
 
 
 @pytest.mark.parametrize("name", list(PYTHON))
