@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,11 @@ from asi_evolve.candidate import Candidate
 from asi_evolve.config import Config
 from asi_evolve.domain import Benchmark, Domain
 from asi_evolve.execution.pool import LocalPool
-from asi_evolve.fitness import Fitness
-from asi_evolve.knowledge.store import Store
+from asi_evolve.knowledge.store import Evaluation, Store
 from asi_evolve.ledger import Ledger
 from asi_evolve.llm.base import LLM
 from asi_evolve.novelty import Archive, Embedder
-from asi_evolve.selection import rank_and_crowding
+from asi_evolve.population import Population
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,20 @@ class Event:
 Observer = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """All valued candidates with their ranks, best first."""
+class _Labels(Mapping[str, str]):
+    """Short names of all stored candidates, ``C12``, by hash."""
 
-    hashes: list[str]
-    fitness: list[Fitness]
-    ranks: np.ndarray
-    crowding: np.ndarray
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getitem__(self, candidate: str) -> str:
+        return f"C{self._store.numbers[candidate]}"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._store.numbers)
+
+    def __len__(self) -> int:
+        return len(self._store.numbers)
 
 
 class Campaign:
@@ -65,9 +72,14 @@ class Campaign:
         self.all_domains: dict[str, Domain] = every
         self.domains: dict[str, Domain] = {n: every[n] for n in (config.domains or every)}
         self.baseline = Candidate([d.baseline() for d in every.values()])
-        self._embed = Embedder(every, config.novelty.structure_weight, config.novelty.code_weight)
-        self._archive = Archive(self._embed.dim, config.novelty.k)
-        self._members: dict[str, int] = {}
+        self.labels: Mapping[str, str] = _Labels(store)
+        embed = Embedder(every, config.novelty.structure_weight, config.novelty.code_weight)
+        self._population = Population(embed, Archive(embed.dim, config.novelty.k))
+        self._ledger = Ledger((), self.baseline.hash, benchmark)
+        self._last = 0  # row of the newest evaluation in the ledger
+        self._unranked: list[Evaluation] = []  # in the ledger, not yet in the population
+        self._components: dict[str, list[tuple[float, str]]] = {}  # by domain: (-isolated gain, candidate), sorted
+        self._gains: dict[str, float] = {}  # of the candidates listed there
 
     def emit(self, kind: str, cycle: int, message: str = "", **data: Any) -> None:
         """Tells every observer."""
@@ -86,64 +98,56 @@ class Campaign:
         return int(self.rng(*stream).integers(2**31 - 1))
 
     def ledger(self, before: int | None = None) -> Ledger:
-        """All results so far, or those of the cycles before one: what a phase of that cycle started from, however
-        often it is started again."""
-        evaluations = [e for e in self.store.evaluations() if before is None or e.cycle < before]
-        return Ledger(evaluations, self.baseline.hash, self.benchmark)
+        """All results so far: one ledger that grows. Or those of the cycles before one: what a phase of that cycle
+        started from, however often it is started again."""
+        new, self._last = self.store.evaluations_after(self._last)
+        self._ledger.extend(new)
+        self._unranked += new
+        for candidate in dict.fromkeys(e.candidate for e in new if e.stage == "isolated"):
+            self._value_component(candidate)
+        if before is None or self._ledger.cycle < before:
+            return self._ledger
+        return Ledger([e for e in self._ledger.evaluations if e.cycle < before], self.baseline.hash, self.benchmark)
+
+    def _value_component(self, candidate: str) -> None:
+        row = self.store.candidate_row(candidate)
+        if row["domain"] is None or not row["parents"]:
+            return
+        gains = self._ledger.improvement(candidate, "isolated", row["parents"][0])
+        ranked = self._components.setdefault(row["domain"], [])
+        if candidate in self._gains:
+            ranked.remove((-self._gains.pop(candidate), candidate))
+        if gains:
+            self._gains[candidate] = fmean(gains)
+            bisect.insort(ranked, (-self._gains[candidate], candidate))
+
+    def isolated_gain(self, candidate: str) -> float | None:
+        """Mean paired improvement at the isolated stage over the incumbent that a candidate was made from; None when it
+        failed or was not measured."""
+        self.ledger()
+        return self._gains.get(candidate)
+
+    def best_components(self, domain: str) -> Iterator[tuple[str, float]]:
+        """Candidates that an edit of this domain made, with their isolated gains, best first."""
+        self.ledger()
+        return ((candidate, -negative) for negative, candidate in self._components.get(domain, ()))
 
     def incumbent(self, ledger: Ledger | None = None) -> Candidate:
         """The best candidate by the full stage; the baseline at first."""
         return self.store.candidate((ledger or self.ledger()).incumbent(self.config.seeds("full")))
 
-    def label(self, candidate: str) -> str:
-        """The short name of a stored candidate, ``C12``."""
-        for row in self.store.candidates():
-            if row["hash"] == candidate:
-                return f"C{row['id']}"
-        return candidate[:8]
-
-    def labels(self) -> dict[str, str]:
-        """Short names of all stored candidates by hash."""
-        return {row["hash"]: f"C{row['id']}" for row in self.store.candidates()}
-
-    def _update_archive(self, ledger: Ledger) -> None:
-        for candidate in ledger.evaluated():
-            if candidate not in self._members:
-                self._members[candidate] = len(self._members)
-                self._archive.add(self._embed(self.store.candidate(candidate)))
-
-    def nearest(self, candidate: Candidate, ledger: Ledger) -> tuple[str | None, float]:
-        """The nearest evaluated candidate and its distance in feature space; (None, inf) at first."""
-        self._update_archive(ledger)
-        at, distance = self._archive.nearest(self._embed(candidate))
-        return (list(self._members)[at] if at >= 0 else None), distance
-
-    def ranked(self, ledger: Ledger) -> Ranked:
-        """All candidates with a comparable result, ranked by performance, cost and novelty, best first."""
-        self._update_archive(ledger)
-        novelties = self._archive.novelties()
-        pairs: list[tuple[str, Fitness]] = []
-        for candidate, at in self._members.items():
-            novelty = float(novelties[at])
-            fitness = ledger.fitness(candidate, novelty if np.isfinite(novelty) else 0.0)
-            if fitness is not None:
-                pairs.append((candidate, fitness))
-        ranks, crowding = rank_and_crowding([f for _, f in pairs])
-        # The hash makes the order the same however the archive was filled.
-        best_first = sorted(
-            range(len(pairs)), key=lambda i: (ranks[i], -crowding[i], -pairs[i][1].performance, pairs[i][0])
-        )
-        return Ranked(
-            [pairs[i][0] for i in best_first],
-            [pairs[i][1] for i in best_first],
-            ranks[best_first],
-            crowding[best_first],
-        )
+    def population(self) -> Population:
+        """Everything evaluated so far, ranked by performance, cost and novelty."""
+        ledger = self.ledger()
+        fresh = list(dict.fromkeys(e.candidate for e in self._unranked))
+        self._unranked.clear()
+        self._population.update([self.store.candidate(c) for c in fresh], ledger.fitness)
+        return self._population
 
     def agenda(self) -> dict[str, float]:
         """Share of proposals by searched domain, from the latest agenda; equal at first."""
-        history = self.store.agenda()
-        shares = history[-1]["shares"] if history else {}
+        last = self.store.last_agenda()
+        shares = last["shares"] if last else {}
         known = {n: float(shares.get(n, 0.0)) for n in self.domains}
         total = sum(known.values())
         return {n: s / total for n, s in known.items()} if total > 0 else {n: 1 / len(known) for n in known}

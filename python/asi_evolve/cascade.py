@@ -14,14 +14,7 @@ from asi_evolve.candidate import Candidate, Component
 from asi_evolve.fitness import STAGES
 from asi_evolve.ledger import Ledger
 
-
-@dataclass(frozen=True)
-class Promising:
-    """A component with the improvement it brought alone, over the incumbent, at the isolated stage."""
-
-    component: Component
-    gain: float
-    cycle: int
+SHORTLIST = 3  # components per domain that are combined
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ def combine(
     incumbent: Candidate,
     promising: Mapping[str, Sequence[tuple[Component, float, str]]],
     fresh: set[str],
-    known: set[str],
+    known: frozenset[str] | set[str],
     limit: int,
 ) -> list[Triple]:
     """New triples from the best components of each domain.
@@ -61,7 +54,7 @@ def combine(
     options = []
     for domain in incumbent:
         keep = [(incumbent[domain], 0.0, "")]
-        keep += [entry for entry in promising.get(domain, ())[:3] if entry[0] != incumbent[domain]]
+        keep += [entry for entry in promising.get(domain, ())[:SHORTLIST] if entry[0] != incumbent[domain]]
         options.append(keep)
     triples: dict[str, tuple[int, Triple]] = {}
     for combination in itertools.product(*options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
@@ -21,10 +22,10 @@ from asi_evolve.knowledge.store import Evaluation
 
 
 class Ledger:
-    """Read-only view of a list of evaluations.
+    """Evaluations by candidate, stage and seed. It grows; nothing that is asked of one candidate costs more for that.
 
     Args:
-        evaluations: as stored.
+        evaluations: as stored, in an order that no worker decides.
         baseline: hash of the baseline candidate.
         benchmark: for the metric, its direction and the cost metrics.
     """
@@ -32,11 +33,33 @@ class Ledger:
     def __init__(self, evaluations: Iterable[Evaluation], baseline: str, benchmark: Benchmark) -> None:
         self.metric, self.maximize, self.costs = benchmark.metric, benchmark.maximize, tuple(benchmark.costs)
         self.baseline = baseline
-        self.evaluations = list(evaluations)
+        self.evaluations: list[Evaluation] = []
+        self.failures: Counter[str] = Counter()
+        self.recent_failures: deque[Evaluation] = deque(maxlen=8)
+        self.cycle = -1
         self._results: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
-        for e in self.evaluations:
-            if e.ok:
-                self._results.setdefault((e.candidate, e.stage), {})[e.seed] = dict(e.metrics)
+        self._at: dict[str, dict[str, None]] = {stage: {} for stage in (*STAGES, "confirm")}
+        self._repeated: set[tuple[str, str]] = set()
+        self._incumbents: dict[tuple[int, ...], str] = {}
+        self.extend(evaluations)
+
+    def extend(self, evaluations: Iterable[Evaluation]) -> None:
+        """Takes in more evaluations."""
+        for e in evaluations:
+            self.evaluations.append(e)
+            self.cycle = max(self.cycle, e.cycle)
+            if not e.ok:
+                self.failures[e.failure or "internal"] += 1
+                self.recent_failures.append(e)
+                continue
+            key = (e.candidate, e.stage)
+            seeds = self._results.setdefault(key, {})
+            seeds[e.seed] = dict(e.metrics)
+            self._at[e.stage][e.candidate] = None
+            if e.stage == "full":
+                self._incumbents.clear()
+            if len(seeds) >= 2:
+                self._repeated.add(key)
 
     def results(self, candidate: str, stage: str) -> SeedMetrics:
         """Metrics by seed of the successful evaluations; empty when there are none."""
@@ -48,7 +71,7 @@ class Ledger:
 
     def at(self, stage: str) -> list[str]:
         """Candidates with a successful evaluation at a stage."""
-        return [c for c, s in self._results if s == stage]
+        return list(self._at[stage])
 
     def stage(self, candidate: str) -> str | None:
         """The highest stage with results for both the candidate and, on the same seeds, the baseline."""
@@ -76,7 +99,7 @@ class Ledger:
         """Seed-to-seed deviation of relative paired effects of a metric, pooled over all candidates with repeats."""
         groups = [
             self.effect(candidate, self.baseline, stage, metric)
-            for candidate, stage in self._results
+            for candidate, stage in sorted(self._repeated)  # a sum depends on its order
             if candidate != self.baseline
         ]
         return pooled_deviation(g for g in groups if len(g) >= 2)
@@ -97,12 +120,15 @@ class Ledger:
 
     def incumbent(self, seeds: Sequence[int]) -> str:
         """The candidate with the largest mean improvement on all the full stage's seeds; else the baseline."""
+        if tuple(seeds) in self._incumbents:
+            return self._incumbents[tuple(seeds)]
         best, gain = self.baseline, 0.0
-        for candidate in self.at("full"):
+        for candidate in sorted(self.at("full")):  # of equals the same one in whatever order they were measured
             if set(seeds) <= set(self.results(candidate, "full")):
                 values = self.improvement(candidate, "full")
                 if values and fmean(values) > gain:
                     best, gain = candidate, fmean(values)
+        self._incumbents[tuple(seeds)] = best
         return best
 
     def confirmation(self, candidate: str) -> Interval:

@@ -1,4 +1,4 @@
-"""Parents by Pareto tournament: rank, then crowding distance, then chance (NSGA-II; Deb et al. 2002, section III)."""
+"""Who wins a Pareto tournament: rank, then crowding distance, then chance (NSGA-II; Deb et al. 2002, section III)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,13 @@ def rank_and_crowding(fitness: Sequence[Fitness]) -> tuple[np.ndarray, np.ndarra
     return ranks, pareto.crowding_distance(values, ranks)
 
 
-def tournament(ranks: np.ndarray, crowding: np.ndarray, k: int, rng: np.random.Generator) -> int:
-    """Index of the winner among ``k`` entrants drawn without replacement: lowest rank, then largest crowding distance,
-    then the one drawn first, which is chance.
+def tournament(ranks: Sequence[int], crowding: Sequence[float]) -> int:
+    """Index of the winner among entrants drawn at random: lowest rank, then largest crowding distance, then the one
+    drawn first, which is chance.
 
     Raises:
-        ValueError: nothing to choose from.
+        ValueError: no entrants.
     """
-    n = len(ranks)
-    if n == 0:
+    if not len(ranks):
         raise ValueError("ranks: nothing to choose from")
-    entrants = rng.choice(n, size=min(k, n), replace=False)
-    return int(min(entrants, key=lambda i: (ranks[i], -crowding[i])))
-
-
-def order(ranks: np.ndarray, crowding: np.ndarray) -> list[int]:
-    """Indices from best to worst by rank, then crowding distance; stable."""
-    return sorted(range(len(ranks)), key=lambda i: (ranks[i], -crowding[i]))
+    return min(range(len(ranks)), key=lambda i: (ranks[i], -crowding[i]))

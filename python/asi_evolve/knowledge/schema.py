@@ -68,6 +68,7 @@ candidates = Table(
     Column("parents", JSON, nullable=False, doc="hashes; the candidate compared with first"),
     Column("edit", JSON),
     Column("hypothesis", Integer, ForeignKey("hypotheses.id")),
+    Index("candidates_by_cycle", "cycle"),
 )
 
 candidate_components = Table(
@@ -120,6 +121,7 @@ hypothesis_events = Table(
     Column("cycle", Integer, nullable=False),
     Column("status", String, nullable=False, doc="active | supported | refuted | inconclusive | retired"),
     Column("reason", Text, nullable=False),
+    Index("hypothesis_events_by_hypothesis", "hypothesis"),
 )
 
 evidence = Table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import threading
 import time
@@ -74,6 +75,8 @@ class Store:
             raise RunDirectoryError(f"{url}: cannot be opened as a knowledge base: {_short(error)}") from None
         self._candidates: dict[str, Candidate] = {}
         self._components: dict[str, Component] = {}
+        self._numbers: dict[str, int] | None = None
+        self._states: HypothesisStates | None = None
 
     def _prepare(self, read_only: bool) -> None:
         sqlite = self._engine.dialect.name == "sqlite"
@@ -114,6 +117,7 @@ class Store:
                 self._connection.rollback()
                 self._candidates.clear()
                 self._components.clear()
+                self._numbers = self._states = None
                 raise
             finally:
                 self._open = None
@@ -189,7 +193,7 @@ class Store:
             for component in candidate.components:
                 if self._one(select(t.components.c.hash).where(t.components.c.hash == component.hash)) is None:
                     self._insert(t.components, {"hash": component.hash, **component.to_json()})
-            self._insert(
+            number = self._insert(
                 t.candidates,
                 {
                     "hash": candidate.hash,
@@ -206,7 +210,25 @@ class Store:
                     t.candidate_components,
                     {"candidate": candidate.hash, "domain": component.domain, "component": component.hash},
                 )
+            if self._numbers is not None:
+                self._numbers[candidate.hash] = number
+            self._candidates[candidate.hash] = candidate
             return True
+
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        """Numbers of all candidates in order of admission, by hash."""
+        if self._numbers is None:
+            c = t.candidates.c
+            self._numbers = {r["hash"]: r["id"] for r in self._rows(select(c.hash, c.id).order_by(c.id))}
+        return self._numbers
+
+    def candidate_row(self, key: str) -> Row:
+        """The row of one candidate; see :meth:`candidates`. Raises KeyError."""
+        row = self._one(select(t.candidates).where(t.candidates.c.hash == key))
+        if row is None:
+            raise KeyError(key)
+        return row
 
     def candidate(self, key: str) -> Candidate:
         """The candidate with this hash. Raises KeyError."""
@@ -266,11 +288,17 @@ class Store:
         return None if row is None else _evaluation(row)
 
     def evaluations(self) -> list[Evaluation]:
-        """All evaluations by candidate (in order of admission), stage and seed: an order that does not depend on which
-        worker was first, so that what is computed from it replays."""
+        """All evaluations by cycle, candidate (in order of admission), stage and seed: an order that does not depend on
+        which worker was first, so that what is computed from it replays."""
+        return self.evaluations_after(0)[0]
+
+    def evaluations_after(self, last: int) -> tuple[list[Evaluation], int]:
+        """The evaluations stored after the row with id ``last``, in the order of :meth:`evaluations`, and the id of the
+        newest row."""
         e, c = t.evaluations.c, t.candidates.c
-        query = select(t.evaluations).join(t.candidates, c.hash == e.candidate).order_by(c.id, e.stage, e.seed)
-        return [_evaluation(r) for r in self._rows(query)]
+        query = select(t.evaluations).join(t.candidates, c.hash == e.candidate).where(e.id > last)
+        rows = self._rows(query.order_by(e.cycle, c.id, e.stage, e.seed))
+        return [_evaluation(r) for r in rows], max((r["id"] for r in rows), default=last)
 
     def evaluation_rows(self) -> list[Row]:
         """All evaluations with id and time, in order of completion."""
@@ -293,6 +321,8 @@ class Store:
         self._insert(
             t.hypothesis_events, {"hypothesis": hypothesis, "cycle": cycle, "status": status, "reason": reason}
         )
+        if self._states is not None:
+            self._states.set(hypothesis, status)
 
     def add_evidence(self, **values: Any) -> None:
         """A measured effect that speaks for or against a hypothesis."""
@@ -302,11 +332,23 @@ class Store:
         """All evidence, oldest first."""
         return self._rows(select(t.evidence).order_by(t.evidence.c.id))
 
-    def hypotheses(self) -> list[Row]:
-        """All hypotheses with their current ``status`` and ``reason``, and their ``history``."""
-        rows = self._rows(select(t.hypotheses).order_by(t.hypotheses.c.id))
+    def newest_hypotheses(self, statuses: Sequence[str], count: int) -> list[Row]:
+        """The newest ``count`` hypotheses that are in one of the statuses now, oldest first; see :meth:`hypotheses`."""
+        if self._states is None:
+            self._states = HypothesisStates()
+            e = t.hypothesis_events.c
+            for row in self._rows(select(e.hypothesis, e.status).order_by(e.id)):
+                self._states.set(row["hypothesis"], row["status"])
+        return self.hypotheses(self._states.newest(statuses, count))
+
+    def hypotheses(self, ids: Sequence[int] | None = None) -> list[Row]:
+        """All hypotheses, or those named, with their current ``status`` and ``reason``, and their ``history``."""
+        of, past = select(t.hypotheses), select(t.hypothesis_events)
+        if ids is not None:
+            of, past = of.where(t.hypotheses.c.id.in_(ids)), past.where(t.hypothesis_events.c.hypothesis.in_(ids))
+        rows = self._rows(of.order_by(t.hypotheses.c.id))
         history: dict[int, list[Row]] = {}
-        for e in self._rows(select(t.hypothesis_events).order_by(t.hypothesis_events.c.id)):
+        for e in self._rows(past.order_by(t.hypothesis_events.c.id)):
             history.setdefault(e["hypothesis"], []).append(e)
         for row in rows:
             events = history.get(row["id"], [])
@@ -323,6 +365,10 @@ class Store:
         """The agenda's history, oldest first."""
         return self._rows(select(t.agenda).order_by(t.agenda.c.id))
 
+    def last_agenda(self) -> Row | None:
+        """The agenda in force, or None."""
+        return self._one(select(t.agenda).order_by(t.agenda.c.id.desc()).limit(1))
+
     def add_analysis(self, **values: Any) -> None:
         """The analysis of a cycle."""
         self._insert(t.analyses, values)
@@ -330,6 +376,10 @@ class Store:
     def analyses(self) -> list[Row]:
         """All analyses, oldest first."""
         return self._rows(select(t.analyses).order_by(t.analyses.c.id))
+
+    def last_analysis(self) -> Row | None:
+        """The newest analysis, or None."""
+        return self._one(select(t.analyses).order_by(t.analyses.c.id.desc()).limit(1))
 
     def add_note(self, cycle: int, title: str, body: str, source: str) -> None:
         """A literature or human note."""
@@ -354,6 +404,27 @@ class Store:
     def llm_calls(self) -> list[Row]:
         """All calls, oldest first."""
         return self._rows(select(t.llm_calls).order_by(t.llm_calls.c.id))
+
+
+class HypothesisStates:
+    """Ids of hypotheses by their current status, each list ascending."""
+
+    def __init__(self) -> None:
+        self._status: dict[int, str] = {}
+        self._ids: dict[str, list[int]] = {}
+
+    def set(self, hypothesis: int, status: str) -> None:
+        """The status of a hypothesis from now on."""
+        before = self._status.get(hypothesis)
+        if before is not None:
+            ids = self._ids[before]
+            ids.pop(bisect.bisect_left(ids, hypothesis))
+        self._status[hypothesis] = status
+        bisect.insort(self._ids.setdefault(status, []), hypothesis)
+
+    def newest(self, statuses: Sequence[str], count: int) -> list[int]:
+        """The largest ``count`` ids in these statuses, ascending."""
+        return sorted(i for s in statuses for i in self._ids.get(s, [])[-count:])[-count:]
 
 
 def _evaluation(row: Row) -> Evaluation:

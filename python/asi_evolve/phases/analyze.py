@@ -14,7 +14,6 @@ from asi_evolve.ledger import Ledger
 from asi_evolve.llm.base import Request
 from asi_evolve.llm.prompts import render
 from asi_evolve.llm.structured import ask
-from asi_evolve.phases.experiment import isolated_gain
 
 _WINDOW = 3  # cycles that count as recent
 _PRIORITY_FACTOR = 1.5  # how far the model's order may bend the measured shares
@@ -30,7 +29,7 @@ def analyze(campaign: Campaign, cycle: int, context: str) -> None:
     if store.done(cycle, "analyze") is not None:
         return
     ledger = campaign.ledger()
-    gains = _gains(campaign, ledger, cycle)
+    gains = _gains(campaign, cycle)
     lines = _fact_lines(campaign, ledger, cycle, gains)
     evidence = _evidence(campaign, ledger, cycle)
     answer = _ask(campaign, cycle, context, lines, gains)
@@ -38,10 +37,10 @@ def analyze(campaign: Campaign, cycle: int, context: str) -> None:
         for row in evidence:
             store.add_evidence(**row["evidence"])
             store.set_hypothesis(row["evidence"]["hypothesis"], cycle, row["status"], row["reason"])
-        claims = _claims(answer, gains, campaign.labels()) if answer else []
+        claims = _claims(answer, gains, campaign.labels) if answer else []
         if answer:
             _new_hypotheses(campaign, cycle, answer)
-        shares, reason = _agenda(campaign, ledger, cycle, answer)
+        shares, reason = _agenda(campaign, cycle, answer)
         store.add_agenda(cycle + 1, shares, reason, "llm" if answer else "engine")
         store.add_analysis(
             cycle=cycle,
@@ -55,19 +54,19 @@ def analyze(campaign: Campaign, cycle: int, context: str) -> None:
 Gains = dict[str, tuple[str, float]]  # candidate -> (domain, isolated gain)
 
 
-def _gains(campaign: Campaign, ledger: Ledger, cycle: int) -> Gains:
+def _gains(campaign: Campaign, cycle: int) -> Gains:
     """Isolated gain over its incumbent of every candidate an edit made in this cycle."""
     gains: Gains = {}
     for row in campaign.store.candidates(cycle):
         if row["domain"] is not None and row["parents"]:
-            gain = isolated_gain(ledger, row["hash"], row["parents"][0])
+            gain = campaign.isolated_gain(row["hash"])
             if gain is not None:
                 gains[row["hash"]] = (row["domain"], gain)
     return gains
 
 
 def _fact_lines(campaign: Campaign, ledger: Ledger, cycle: int, gains: Gains) -> list[str]:
-    labels = campaign.labels()
+    labels = campaign.labels
     metric = ledger.metric
     lines = []
     for candidate, (domain, gain) in sorted(gains.items(), key=lambda item: -item[1][1]):
@@ -93,11 +92,10 @@ def _fact_lines(campaign: Campaign, ledger: Ledger, cycle: int, gains: Gains) ->
 
 def _evidence(campaign: Campaign, ledger: Ledger, cycle: int) -> list[dict[str, Any]]:
     """A paired comparison for each hypothesis whose candidate was measured in this cycle."""
-    hypotheses = {h["id"]: h for h in campaign.store.hypotheses()}
+    tested = [r for r in campaign.store.candidates(cycle) if r["hypothesis"] is not None and r["parents"]]
+    hypotheses = {h["id"]: h for h in campaign.store.hypotheses([r["hypothesis"] for r in tested])}
     rows = []
-    for row in campaign.store.candidates(cycle):
-        if row["hypothesis"] is None or not row["parents"]:
-            continue
+    for row in tested:
         prediction = hypotheses[row["hypothesis"]]["prediction"]
         reference = row["parents"][0]
         interval = ledger.effect_interval(row["hash"], reference, "isolated", prediction["metric"])
@@ -157,8 +155,8 @@ def _ask(campaign: Campaign, cycle: int, context: str, lines: Sequence[str], gai
     llm = campaign.llm
     if llm is None:
         return None
-    labels = campaign.labels()
-    hypotheses = [h for h in campaign.store.hypotheses() if h["status"] not in ("retired", "refuted")][-12:]
+    labels = campaign.labels
+    hypotheses = campaign.store.newest_hypotheses(("active", "supported", "inconclusive"), 12)
     domains = list(campaign.domains)
     orders = [" > ".join(order) for order in itertools.islice(itertools.permutations(domains), 24)]
     properties = {
@@ -240,9 +238,7 @@ def _new_hypotheses(campaign: Campaign, cycle: int, answer: Mapping[str, Any]) -
 # -- agenda -----------------------------------------------------------------------------------------------------------
 
 
-def _agenda(
-    campaign: Campaign, ledger: Ledger, cycle: int, answer: Mapping[str, Any] | None
-) -> tuple[dict[str, float], str]:
+def _agenda(campaign: Campaign, cycle: int, answer: Mapping[str, Any] | None) -> tuple[dict[str, float], str]:
     """Shares of the next cycle's proposals.
 
     Half is spread evenly, so that no domain is starved; half follows the best recent isolated gain per candidate tried
@@ -253,7 +249,7 @@ def _agenda(
     for name in campaign.domains:
         best, tried = 0.0, 0
         for past in range(max(0, cycle - _WINDOW + 1), cycle + 1):
-            gains = [g for d, g in _gains(campaign, ledger, past).values() if d == name]
+            gains = [g for d, g in _gains(campaign, past).values() if d == name]
             best = max([best, *gains])
             tried += sum(row["domain"] == name for row in campaign.store.candidates(past))
         progress[name] = best / tried if tried else 0.0

@@ -12,12 +12,10 @@ from asi_evolve.campaign import Campaign
 from asi_evolve.candidate import Candidate, Component, Edit, thaw
 from asi_evolve.domain import Domain
 from asi_evolve.errors import InvalidCandidate, InvalidEdit, LLMError
-from asi_evolve.ledger import Ledger
 from asi_evolve.llm.base import Request
 from asi_evolve.llm.prompts import render
 from asi_evolve.llm.structured import Answer, ask
 from asi_evolve.patch import Block
-from asi_evolve.selection import tournament
 
 EFFECTS = {"0.1%": 0.001, "0.5%": 0.005, "1%": 0.01, "2%": 0.02, "5%": 0.05, "10%": 0.1}
 _BATCH = 4  # proposals that share a parent, and so a prompt
@@ -70,11 +68,10 @@ class _Design:
     def __init__(self, campaign: Campaign, cycle: int, context: str) -> None:
         self.campaign, self.cycle, self.context = campaign, cycle, context
         self.store, self.config = campaign.store, campaign.config.design
-        self.ledger: Ledger = campaign.ledger()
-        self.incumbent = campaign.incumbent(self.ledger)
-        self.ranked = campaign.ranked(self.ledger)
-        self.taken: set[str] = {row["hash"] for row in self.store.candidates()}
-        self.labels = campaign.labels()
+        self.population = campaign.population()
+        self.incumbent = campaign.incumbent()
+        self.taken: set[str] = set()  # by proposals of this cycle
+        self.labels = campaign.labels
         # After a failed Design the same questions must not get the same recorded answers again.
         self.round = 2 * self.store.count_events(cycle, "design", "failed")
         self.made: list[Proposal] = []
@@ -123,10 +120,10 @@ class _Design:
 
     def _parent(self, domain: str, *stream: str | int) -> str:
         """The winner of a tournament over all valued candidates."""
-        if not self.ranked.hashes:
+        if not self.population:
             return self.campaign.baseline.hash
         rng = self.campaign.rng("parent", self.cycle, domain, *stream)
-        return self.ranked.hashes[tournament(self.ranked.ranks, self.ranked.crowding, self.config.tournament_size, rng)]
+        return self.population.select(self.config.tournament_size, rng)
 
     # -- asking the model ---------------------------------------------------------------------------------------------
 
@@ -254,12 +251,12 @@ class _Design:
         if child == parent[domain.name]:
             proposal.status, proposal.cause = "duplicate", "the change leaves the parent as it is"
             return proposal
-        if candidate.hash in self.taken:
+        if candidate.hash in self.taken or candidate.hash in self.store.numbers:
             known = self.labels.get(candidate.hash, "another proposal of this cycle")
             proposal.status, proposal.cause = "duplicate", f"the same as {known}"
             return proposal
         if self.config.min_novelty > 0:
-            nearest, distance = self.campaign.nearest(candidate, self.ledger)
+            nearest, distance = self.population.nearest(candidate)
             if nearest is not None and distance < self.config.min_novelty:
                 proposal.status = "duplicate"
                 proposal.cause = f"too near to {self.labels[nearest]} (distance {distance:.3f})"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from statistics import fmean
 
 from asi_evolve.campaign import Campaign
 from asi_evolve.candidate import Candidate, Component
-from asi_evolve.cascade import Triple, combine, promoted
+from asi_evolve.cascade import SHORTLIST, Triple, combine, promoted
 from asi_evolve.errors import EvaluationFailure
 from asi_evolve.execution.pool import EvaluationOutcome
 from asi_evolve.knowledge.store import Evaluation
-from asi_evolve.ledger import Ledger
 
 Job = tuple[str, str, int]  # candidate, stage, seed
 
@@ -31,8 +30,10 @@ def experiment(campaign: Campaign, cycle: int, admitted: Sequence[str]) -> None:
         return
     earlier = campaign.ledger(before=cycle)
     incumbent = campaign.incumbent(earlier)
+    known = frozenset(earlier.at("cross"))
+    any_full = any(c != campaign.baseline.hash for c in earlier.at("full"))
     evaluate(campaign, cycle, "isolated", [campaign.baseline.hash, incumbent.hash, *admitted])
-    triples = _cross(campaign, incumbent, admitted, known=set(earlier.at("cross")))
+    triples = _cross(campaign, incumbent, admitted, known)
     for triple in triples:
         campaign.store.add_candidate(
             triple.candidate,
@@ -45,14 +46,13 @@ def experiment(campaign: Campaign, cycle: int, admitted: Sequence[str]) -> None:
     crossed = [t.candidate.hash for t in triples]
     if crossed:
         evaluate(campaign, cycle, "cross", [campaign.baseline.hash, incumbent.hash, *crossed])
-    any_full = any(c != campaign.baseline.hash for c in earlier.at("full"))
     last_chance = not any_full and cycle == campaign.config.cycles - 1
     finalists = _finalists(campaign, incumbent, crossed, last_chance)
     if finalists:
         evaluate(campaign, cycle, "full", [campaign.baseline.hash, *finalists])
     new = campaign.incumbent()
     if new != incumbent:
-        campaign.emit("incumbent", cycle, campaign.label(new.hash), candidate=new.hash)
+        campaign.emit("incumbent", cycle, campaign.labels[new.hash], candidate=new.hash)
     campaign.store.log(cycle, "experiment", "done", {"crossed": crossed, "finalists": finalists, "incumbent": new.hash})
 
 
@@ -77,7 +77,7 @@ def evaluate(campaign: Campaign, cycle: int, stage: str, candidates: Sequence[st
     if not jobs:
         _require_baseline(campaign, stage)
         return
-    labels = campaign.labels()
+    labels = campaign.labels
     running: dict[Future[EvaluationOutcome], Job] = {}
     finished = threading.Event()
     queue = iter(jobs)
@@ -104,7 +104,7 @@ def _submit(
     campaign: Campaign,
     cycle: int,
     job: Job,
-    labels: dict[str, str],
+    labels: Mapping[str, str],
     running: dict[Future[EvaluationOutcome], Job],
     finished: threading.Event,
 ) -> None:
@@ -161,32 +161,28 @@ def _require_baseline(campaign: Campaign, stage: str) -> None:
             )
 
 
-def isolated_gain(ledger: Ledger, candidate: str, incumbent: str) -> float | None:
-    """Mean paired improvement over the incumbent at the isolated stage; None when it failed."""
-    values = ledger.improvement(candidate, "isolated", incumbent)
-    return fmean(values) if values else None
-
-
-def _cross(campaign: Campaign, incumbent: Candidate, admitted: Sequence[str], known: set[str]) -> list[Triple]:
+def _cross(campaign: Campaign, incumbent: Candidate, admitted: Sequence[str], known: frozenset[str]) -> list[Triple]:
     """New triples around the components of this cycle that did best alone; none that earlier cycles measured."""
-    ledger = campaign.ledger()
-    gains = [(c, g) for c in admitted if (g := isolated_gain(ledger, c, incumbent.hash)) is not None]
+    gains = [(c, g) for c in admitted if (g := campaign.isolated_gain(c)) is not None]
     gains.sort(key=lambda pair: -pair[1])
     count = promoted(len(gains), campaign.config.cascade.promote)
-    rows = {row["hash"]: row for row in campaign.store.candidates()}
-    fresh = {campaign.store.candidate(c)[rows[c]["domain"]].hash for c, _ in gains[:count]}
+    fresh: set[str] = set()
     promising: dict[str, list[tuple[Component, float, str]]] = {}
+    for candidate, gain in gains[:count]:
+        domain = str(campaign.store.candidate_row(candidate)["domain"])
+        component = campaign.store.candidate(candidate)[domain]
+        fresh.add(component.hash)
+        promising.setdefault(domain, []).append((component, gain, candidate))
     # All cycles' components count: an old one may be what a new one needs. Gains over older incumbents are comparable
     # enough to order a shortlist; the cross stage measures the triple itself.
-    for candidate, row in rows.items():
-        if row["domain"] is None or not row["parents"]:
-            continue
-        gain = isolated_gain(ledger, candidate, row["parents"][0])
-        component = campaign.store.candidate(candidate)[row["domain"]]
-        if gain is not None and (gain > 0 or component.hash in fresh):
-            promising.setdefault(row["domain"], []).append((component, gain, candidate))
-    for entries in promising.values():
-        entries.sort(key=lambda entry: (entry[0].hash not in fresh, -entry[1]))
+    for domain in campaign.domains:
+        older = promising.setdefault(domain, [])
+        for candidate, gain in campaign.best_components(domain):
+            if gain <= 0 or len(older) >= SHORTLIST:
+                break
+            component = campaign.store.candidate(candidate)[domain]
+            if component.hash not in fresh:
+                older.append((component, gain, candidate))
     return combine(incumbent, promising, fresh, known, count)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from typing import Any
 
 from asi_evolve.campaign import Campaign
 from asi_evolve.ledger import Ledger
@@ -21,13 +21,7 @@ def learn(campaign: Campaign, cycle: int) -> str:
     if done is not None:
         return str(done["context"])
     ledger = campaign.ledger()
-    labels = campaign.labels()
-    sections = [
-        _front(campaign, ledger, labels),
-        _hypotheses(campaign),
-        _analysis(campaign),
-        _failures(campaign, labels),
-    ]
+    sections = [_front(campaign), _hypotheses(campaign), _analysis(campaign), _failures(campaign, ledger)]
     context = bounded(sections, campaign.config.llm.max_context_tokens * BYTES_PER_TOKEN)
     campaign.store.log(cycle, "learn", "done", {"context": context})
     return context
@@ -49,20 +43,19 @@ def bounded(sections: list[list[str]], limit: int) -> str:
     return "\n".join(lines)
 
 
-def _front(campaign: Campaign, ledger: Ledger, labels: dict[str, str]) -> list[str]:
-    ranked = campaign.ranked(ledger)
+def _front(campaign: Campaign) -> list[str]:
     lines = [
         f"Best candidates so far (improvement in {campaign.benchmark.metric} over the baseline, positive is better):"
     ]
-    for candidate, fitness in list(zip(ranked.hashes, ranked.fitness, strict=True))[:8]:
+    for candidate, fitness in campaign.population().best(8):
         triple = campaign.store.candidate(candidate)
         changes = "; ".join(
             f"{name}: {_brief(campaign.baseline[name].diff(triple[name]))}"
             for name in triple.changed(campaign.baseline)
         )
         lines.append(
-            f"{labels[candidate]} ({fitness.stage}): improvement {fitness.performance:+.4f}, cost x{fitness.cost:.2f}, "
-            f"changes {changes or 'nothing, the baseline'}"
+            f"{campaign.labels[candidate]} ({fitness.stage}): improvement {fitness.performance:+.4f}, "
+            f"cost x{fitness.cost:.2f}, changes {changes or 'nothing, the baseline'}"
         )
     return lines
 
@@ -81,29 +74,28 @@ def _brief(diff: str) -> str:
 
 
 def _hypotheses(campaign: Campaign) -> list[str]:
-    rows = campaign.store.hypotheses()
+    rows: list[dict[str, Any]] = []
+    for status in ("supported", "active", "refuted", "inconclusive", "retired"):
+        rows += reversed(campaign.store.newest_hypotheses([status], 8 - len(rows)) if len(rows) < 8 else [])
     lines = ["Hypotheses:"]
-    order = {"supported": 0, "active": 1, "refuted": 2, "inconclusive": 3, "retired": 4}
-    for row in sorted(rows, key=lambda r: (order.get(r["status"], 5), -r["id"]))[:8]:
+    for row in rows:
         lines.append(f"H{row['id']} ({row['domain']}, {row['status']}): {row['statement'][:160]}")
     return lines
 
 
 def _analysis(campaign: Campaign) -> list[str]:
-    rows = campaign.store.analyses()
-    if not rows:
+    last = campaign.store.last_analysis()
+    if last is None:
         return []
-    last = rows[-1]
     return [f"Analysis of cycle {last['cycle']}:", *last["facts"]["lines"][:6], last["interpretation"][:400]]
 
 
-def _failures(campaign: Campaign, labels: dict[str, str]) -> list[str]:
-    failed = [e for e in campaign.store.evaluations() if not e.ok]
-    if not failed:
+def _failures(campaign: Campaign, ledger: Ledger) -> list[str]:
+    if not ledger.failures:
         return []
-    counts = Counter(e.failure for e in failed)
-    lines = ["Failures so far: " + ", ".join(f"{kind} {n}" for kind, n in counts.most_common())]
-    for e in failed[-3:]:
+    kinds = sorted(ledger.failures.items(), key=lambda item: (-item[1], item[0]))
+    lines = ["Failures so far: " + ", ".join(f"{kind} {n}" for kind, n in kinds)]
+    for e in list(ledger.recent_failures)[-3:]:
         reason = e.message.strip().splitlines()[-1] if e.message.strip() else ""
-        lines.append(f"{labels[e.candidate]} failed ({e.failure}): {reason[:160]}")
+        lines.append(f"{campaign.labels[e.candidate]} failed ({e.failure}): {reason[:160]}")
     return lines
