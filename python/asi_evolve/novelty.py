@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import zipfile
@@ -266,17 +267,24 @@ def _gpu_index(width: int) -> Any:
     return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss.IndexFlatL2(width))
 
 
-def code_embedding(text: str, dimensions: int = CODE_DIMENSIONS) -> np.ndarray:
-    """Signed feature hashing (Weinberger et al. 2009) of token 1- to 3-grams, L2-normalised: float64[dimensions]."""
+def code_embedding(*texts: str) -> np.ndarray:
+    """Signed feature hashing (Weinberger et al. 2009) of the token 1- to 3-grams of all texts, L2-normalised: float64
+    [CODE_DIMENSIONS]."""
+    vector: np.ndarray = sum((_hashed(text) for text in texts), np.zeros(CODE_DIMENSIONS))
+    norm = float(np.linalg.norm(vector))
+    return vector / norm if norm > 0 else vector
+
+
+@functools.lru_cache(maxsize=4096)
+def _hashed(text: str) -> np.ndarray:
     tokens = _TOKEN.findall(text)
-    vector = np.zeros(dimensions)
+    vector = np.zeros(CODE_DIMENSIONS)
     for n in (1, 2, 3):
         for i in range(len(tokens) - n + 1):
             digest = hashlib.blake2b("\0".join(tokens[i : i + n]).encode(), digest_size=8).digest()
             value = int.from_bytes(digest, "little")
-            vector[value % dimensions] += 1.0 if value >> 63 else -1.0
-    norm = float(np.linalg.norm(vector))
-    return vector / norm if norm > 0 else vector
+            vector[value % CODE_DIMENSIONS] += 1.0 if value >> 63 else -1.0
+    return vector
 
 
 class Embedder:
@@ -294,8 +302,7 @@ class Embedder:
             structure = np.asarray(domain.features(component), dtype=np.float64)
             parts = [self._weights[0] * structure / max(1.0, np.sqrt(structure.size / 2))]
             if domain.baseline().files:
-                source = "\n".join(component.files.values())
-                parts.append(self._weights[1] * code_embedding(source))
+                parts.append(self._weights[1] * code_embedding(*component.files.values()))
             known = self._blocks[component.hash] = np.concatenate(parts)
         return known
 

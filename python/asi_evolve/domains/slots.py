@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,11 +83,12 @@ _COUNTED: dict[str, tuple[str, ...]] = {
 }
 
 
+@functools.lru_cache(maxsize=4096)
 def code_statistics(text: str) -> np.ndarray:
     """What a piece of Python does, from its syntax tree: float64[14], entries of order 1.
 
     Counts of calls by purpose, matrix products, multiplications, loops, branches, functions, and the size of the tree,
-    as log(1 + count) / 4. Names of classes and variables have no part in it.
+    as log(1 + count) / 4. Names of classes and variables have no part in it. Not to be written to.
     """
     try:
         tree = ast.parse(text)

@@ -332,14 +332,15 @@ class Store:
         """All evidence, oldest first."""
         return self._rows(select(t.evidence).order_by(t.evidence.c.id))
 
-    def newest_hypotheses(self, statuses: Sequence[str], count: int) -> list[Row]:
-        """The newest ``count`` hypotheses that are in one of the statuses now, oldest first; see :meth:`hypotheses`."""
+    def newest_hypotheses(self, statuses: Sequence[str], count: int, by_status: bool = False) -> list[Row]:
+        """The newest ``count`` hypotheses that are in one of the statuses now, oldest first; see :meth:`hypotheses`.
+        With ``by_status`` those of an earlier status come before those of a later one, however new these are."""
         if self._states is None:
             self._states = HypothesisStates()
             e = t.hypothesis_events.c
             for row in self._rows(select(e.hypothesis, e.status).order_by(e.id)):
                 self._states.set(row["hypothesis"], row["status"])
-        return self.hypotheses(self._states.newest(statuses, count))
+        return self.hypotheses(self._states.newest(statuses, count, by_status))
 
     def hypotheses(self, ids: Sequence[int] | None = None) -> list[Row]:
         """All hypotheses, or those named, with their current ``status`` and ``reason``, and their ``history``."""
@@ -422,9 +423,10 @@ class HypothesisStates:
         self._status[hypothesis] = status
         bisect.insort(self._ids.setdefault(status, []), hypothesis)
 
-    def newest(self, statuses: Sequence[str], count: int) -> list[int]:
-        """The largest ``count`` ids in these statuses, ascending."""
-        return sorted(i for s in statuses for i in self._ids.get(s, [])[-count:])[-count:]
+    def newest(self, statuses: Sequence[str], count: int, by_status: bool) -> list[int]:
+        """The largest ``count`` ids in these statuses, ascending; see Store.newest_hypotheses."""
+        ids = [i for s in statuses for i in self._ids.get(s, [])[: -count - 1 : -1]]
+        return sorted(ids[:count] if by_status else sorted(ids)[-count:])
 
 
 def _evaluation(row: Row) -> Evaluation:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 from asi_evolve.campaign import Campaign
+from asi_evolve.candidate import Component
 from asi_evolve.ledger import Ledger
 
 # Bytes per token of English and code under byte-pair tokenisers is 3 to 4; 3 errs on the safe side.
@@ -12,19 +13,23 @@ BYTES_PER_TOKEN = 3
 
 
 def learn(campaign: Campaign, cycle: int) -> str:
-    """The context of a cycle, at most ``llm.max_context_tokens`` tokens by a cautious estimate.
+    """The context of a cycle; see :func:`assemble`."""
+    done = campaign.store.done(cycle, "learn")
+    if done is not None:
+        return str(done["context"])
+    context = assemble(campaign)
+    campaign.store.log(cycle, "learn", "done", {"context": context})
+    return context
+
+
+def assemble(campaign: Campaign) -> str:
+    """What is known now, in at most ``llm.max_context_tokens`` tokens by a cautious estimate.
 
     Sections in order of importance: the best candidates by Pareto rank, the state of the hypotheses, the last
     analysis, recent failures. Later sections give way first.
     """
-    done = campaign.store.done(cycle, "learn")
-    if done is not None:
-        return str(done["context"])
-    ledger = campaign.ledger()
-    sections = [_front(campaign), _hypotheses(campaign), _analysis(campaign), _failures(campaign, ledger)]
-    context = bounded(sections, campaign.config.llm.max_context_tokens * BYTES_PER_TOKEN)
-    campaign.store.log(cycle, "learn", "done", {"context": context})
-    return context
+    sections = [_front(campaign), _hypotheses(campaign), _analysis(campaign), _failures(campaign, campaign.ledger())]
+    return bounded(sections, campaign.config.llm.max_context_tokens * BYTES_PER_TOKEN)
 
 
 def bounded(sections: list[list[str]], limit: int) -> str:
@@ -50,8 +55,7 @@ def _front(campaign: Campaign) -> list[str]:
     for candidate, fitness in campaign.population().best(8):
         triple = campaign.store.candidate(candidate)
         changes = "; ".join(
-            f"{name}: {_brief(campaign.baseline[name].diff(triple[name]))}"
-            for name in triple.changed(campaign.baseline)
+            f"{name}: {_brief(campaign.baseline[name], triple[name])}" for name in triple.changed(campaign.baseline)
         )
         lines.append(
             f"{campaign.labels[candidate]} ({fitness.stage}): improvement {fitness.performance:+.4f}, "
@@ -60,10 +64,11 @@ def _front(campaign: Campaign) -> list[str]:
     return lines
 
 
-def _brief(diff: str) -> str:
+@functools.lru_cache(maxsize=4096)
+def _brief(before: Component, after: Component) -> str:
     """Parameter changes in full, file diffs by name only."""
     parts = []
-    for line in diff.splitlines():
+    for line in before.diff(after).splitlines():
         if line.startswith("+++ "):
             parts.append(f"code of {line[4:].removeprefix('b/').strip()}")
         elif line.startswith(("---", "@@", "+", "-", " ")) or not line:
@@ -74,11 +79,10 @@ def _brief(diff: str) -> str:
 
 
 def _hypotheses(campaign: Campaign) -> list[str]:
-    rows: list[dict[str, Any]] = []
-    for status in ("supported", "active", "refuted", "inconclusive", "retired"):
-        rows += reversed(campaign.store.newest_hypotheses([status], 8 - len(rows)) if len(rows) < 8 else [])
+    order = ("supported", "active", "refuted", "inconclusive", "retired")
+    rows = campaign.store.newest_hypotheses(order, 8, by_status=True)
     lines = ["Hypotheses:"]
-    for row in rows:
+    for row in sorted(rows, key=lambda r: (order.index(r["status"]), -r["id"])):
         lines.append(f"H{row['id']} ({row['domain']}, {row['status']}): {row['statement'][:160]}")
     return lines
 
