@@ -28,10 +28,14 @@ REFERENCES = {  # baseline first
         "softmax_attention",
         "linear_attention",
         "linear_attention_elu",
+        "performer",
+        "gated_linear_attention",
+        "deltanet",
         "sliding_window",
+        "hybrid",
         "convolution",
     ),
-    "normalization": ("layernorm", "rmsnorm"),
+    "normalization": ("layernorm", "rmsnorm", "none"),
     "mlp": ("gelu", "swiglu", "relu2"),
     "position": ("learned", "rope", "alibi", "none"),
     "connectivity": ("pre_norm", "post_norm", "parallel"),
@@ -74,7 +78,8 @@ def estimate_parameters(params: Any) -> int:
     """Parameters of the model, exact to a few per cent for the reference mechanisms."""
     width, layers = int(params["width"]), int(params["layers"])
     hidden = max(8, int(width * params["mlp_ratio"]) // 8 * 8)
-    mixing = 3 * width * width + (16 * width if params["token_mixing"] == "convolution" else width * width)
+    own = {"convolution": 16 - width, "gated_linear_attention": width + 32, "deltanet": int(params["heads"])}
+    mixing = 4 * width * width + own.get(params["token_mixing"], 0) * width
     block = mixing + 2 * width * hidden + 4 * width
     return 256 * width * (1 if params["tie_embeddings"] else 2) + layers * block + 2 * width
 
@@ -94,7 +99,7 @@ class ArchitectureDomain(ParametricDomain):
             Choice("width", (32, 48, 64, 80, 96, 128, 160), doc="model width, a multiple of 2 * heads"),
             Choice("heads", (1, 2, 4, 8), doc="heads of the token mixing"),
             Choice("mlp_ratio", (1.0, 2.0, 3.0, 4.0), doc="hidden size of the MLP / width"),
-            Choice("window", (4, 8, 16, 32, 64), doc="tokens that sliding_window and convolution look back"),
+            Choice("window", (4, 8, 16, 32, 64), doc="tokens that sliding_window, hybrid and convolution look back"),
             Choice("tie_embeddings", (False, True), doc="one matrix for input and output"),
         ]
         start: dict[str, Any] = {slot: names[0] for slot, names in REFERENCES.items()}
