@@ -1,5 +1,5 @@
 """DeltaNet: S_t = S_{t-1} - b_t (S_{t-1} k_t - v_t) k_t^T, y_t = S_t q_t (Schlag et al. 2021, equation 23): a state
-that corrects what it holds for a key instead of adding to it. Chunk by chunk in WY form (Yang et al. 2024, section 3)."""
+that corrects what it holds for a key instead of adding to it. Chunk by chunk in WY form (Yang et al. 2024)."""
 
 import torch
 import torch.nn.functional as F
