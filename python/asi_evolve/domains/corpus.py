@@ -25,7 +25,7 @@ from asi_evolve.domains.corpus_dedup import HeldOutIndex, near_groups, shingles
 from asi_evolve.domains.corpus_statistics import NAMES, statistics
 from asi_evolve.errors import CorpusError
 
-FORMAT = 1
+FORMAT = 2
 MAX_DOCUMENT = 8192  # bytes; longer texts are cut at line ends
 MIN_POOL, MIN_HELD_OUT = 50_000, 8_000  # bytes
 
@@ -97,6 +97,29 @@ class Corpus:
     def near_groups(self) -> np.ndarray:
         """Lowest index in the cluster of near-duplicates: int32[documents]."""
         return np.asarray(self._array("pool/near.npy"))
+
+    def reference_scores(self, source: str) -> np.ndarray:
+        """How much each document is like those of a source: float64[documents, 2], see
+        :func:`corpus_quality.reference_scores`. Computed at the first call (some seconds) and kept beside the pool.
+
+        Raises:
+            CorpusError: no such source, or nothing but that source.
+        """
+        if source not in self.sources:
+            raise CorpusError(f"corpus: {source!r} is not a source; there are {', '.join(self.sources)}")
+        path = self.directory / "pool" / f"reference-{self.sources.index(source)}.npy"
+        if not path.exists():
+            from asi_evolve.domains.corpus_quality import reference_scores
+
+            texts = [self.document(i) for i in range(len(self))]
+            try:
+                scores = reference_scores(texts, self.source_ids == self.sources.index(source))
+            except ValueError as error:
+                raise CorpusError(f"corpus: source {source!r}: {error}") from None
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+                np.save(part, scores, allow_pickle=False)
+            os.replace(part.name, path)
+        return self._array(f"pool/{path.name}")
 
     @cached_property
     def held_out(self) -> np.ndarray:

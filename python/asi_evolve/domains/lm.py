@@ -26,9 +26,9 @@ from asi_evolve.domains.architecture import ArchitectureDomain, model_files
 from asi_evolve.domains.corpus import Corpus, OnProgress, open_corpus
 from asi_evolve.domains.corpus_statistics import NAMES
 from asi_evolve.domains.data import DataDomain, Selection, select, uses_code
-from asi_evolve.domains.data.pipeline import passes
+from asi_evolve.domains.data.pipeline import LIKE_REFERENCE, passes
 from asi_evolve.domains.lm_export import write_export
-from asi_evolve.errors import EvaluationFailure
+from asi_evolve.errors import CorpusError, EvaluationFailure
 from asi_evolve.execution import Limits, Result, Sandbox, progress
 from asi_evolve.execution.limits import MEBIBYTE
 
@@ -185,6 +185,12 @@ class _Evaluation:
     def curate(self) -> Selection:
         corpus, component = self.corpus, self.candidate.data
         statistics = {name: corpus.statistics[:, i] for i, name in enumerate(NAMES)}
+        if component.params["quality"] in LIKE_REFERENCE and component.params["quality_strength"]:
+            try:
+                scores_like = corpus.reference_scores(component.params["reference"])
+            except CorpusError as error:
+                raise EvaluationFailure("invalid", f"reference: {error}") from None
+            statistics |= dict(zip(LIKE_REFERENCE, scores_like.T, strict=True))
         kept = scores = None
         if uses_code(component):
             kept, scores = self.code_answers(passes(statistics, component.params))
@@ -232,7 +238,9 @@ class _Evaluation:
     def train(self, selection: Selection) -> tuple[dict[str, np.ndarray], Result]:
         b = self.benchmark
         steps = max(1, round(b.full_steps * self.stage.budget))
-        windows = lm_judge.training_windows(self.corpus, selection, steps * b.batch_size, b.length, self.rng(1))
+        draws = {name: self.candidate.data.params[name] for name in ("max_repeats", "order")}
+        count = steps * b.batch_size
+        windows = lm_judge.training_windows(self.corpus, selection, count, b.length, self.rng(1), **draws)
         inputs = {
             "architecture": self.architecture,
             "spec": thaw(self.candidate.algorithm.params),

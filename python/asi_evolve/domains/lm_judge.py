@@ -36,11 +36,27 @@ class HeldOut:
 
 
 def training_windows(
-    corpus: Corpus, selection: Selection, count: int, length: int, rng: np.random.Generator
+    corpus: Corpus,
+    selection: Selection,
+    count: int,
+    length: int,
+    rng: np.random.Generator,
+    *,
+    max_repeats: float = 0,
+    order: str = "random",
 ) -> np.ndarray:
     """Windows of training bytes, as many for every candidate: uint8 (count, length + 1)."""
     return draw_windows(
-        corpus.text, corpus.offsets, corpus.source_ids, selection.documents, selection.weights, count, length, rng
+        corpus.text,
+        corpus.offsets,
+        corpus.source_ids,
+        selection.documents,
+        selection.weights,
+        count,
+        length,
+        rng,
+        max_repeats=max_repeats,
+        order=order,
     )
 
 

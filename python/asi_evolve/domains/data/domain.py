@@ -10,7 +10,7 @@ import numpy as np
 from asi_evolve.candidate import Component
 from asi_evolve.domain import ParametricDomain
 from asi_evolve.domains.corpus_sources import SHARES
-from asi_evolve.domains.data.pipeline import QUALITIES
+from asi_evolve.domains.data.pipeline import QUALITIES, RULES
 from asi_evolve.domains.slots import code_statistics
 from asi_evolve.errors import InvalidCandidate
 from asi_evolve.source import check_source
@@ -66,9 +66,15 @@ class DataDomain(ParametricDomain):
             Choice("max_symbol", (1.0, 0.3, 0.2, 0.1, 0.05), doc="drop documents with a larger share of punctuation"),
             Choice("max_repeated_lines", (1.0, 0.5, 0.3, 0.2, 0.1), doc="drop documents that repeat their lines more"),
             Choice("min_stop_words", (0.0, 0.05, 0.1, 0.2, 0.3), doc="drop documents with fewer common English words"),
+            Choice("rules", RULES, doc="published rules for web text, on top of the filters above"),
             Choice("quality", QUALITIES, doc="score that weights documents; prose favours English sentences"),
+            Choice("reference", self.sources, doc="the source that classifier and likelihood compare with"),
             Real("quality_strength", 0.0, 3.0, doc="how strongly quality weights; 0 not at all"),
             Real("temperature", 1.0, 10.0, log=True, doc="1 keeps the sources' sizes, 10 makes them nearly equal"),
+            Choice(
+                "max_repeats", (0, 1, 2, 4, 8), doc="how often a document's bytes are drawn at most; 0 sets no limit"
+            ),
+            Choice("order", ("random", "short_first", "long_first"), doc="of the training windows, by document size"),
             *(
                 Choice(f"weight_{name}", (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0), doc=f"how often {name} are drawn")
                 for name in sources
@@ -76,6 +82,7 @@ class DataDomain(ParametricDomain):
         ]
         start = {"deduplicate": "none", "min_bytes": 0, "min_alpha": 0.0, "max_digit": 1.0, "max_symbol": 1.0}
         start |= {"max_repeated_lines": 1.0, "min_stop_words": 0.0, "quality": "none", "quality_strength": 0.0}
+        start |= {"max_repeats": 0, "order": "random", "rules": "none", "reference": self.sources[0]}
         start |= {"temperature": 1.0, **{f"weight_{name}": 1.0 for name in sources}}
         super().__init__("data", parameters, start, FILES, _DOC)
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-QUALITIES = ("none", "prose", "letters", "plain", "dense")
+QUALITIES = ("none", "prose", "letters", "plain", "dense", "classifier", "likelihood")
+LIKE_REFERENCE = ("classifier", "likelihood")  # qualities that compare with the documents of a source
+RULES = ("none", "c4", "gopher", "fineweb", "all")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,30 @@ def passes(statistics: Mapping[str, np.ndarray], params: Mapping[str, Any]) -> n
     keep &= statistics["symbol"] <= params["max_symbol"]
     keep &= statistics["repeated_lines"] <= params["max_repeated_lines"]
     keep &= statistics["stop_words"] >= params["min_stop_words"]
+    keep &= rules(statistics, params["rules"])
     return keep
+
+
+def rules(s: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """Published rules for web text, as far as they keep or drop whole documents: bool[documents].
+
+    ``c4`` (Raffel et al. 2020, section 2.2): at least 3 sentences, no curly bracket; its cut of lines without terminal
+    punctuation becomes: at least half of the lines have it. ``gopher`` (Rae et al. 2021, appendix A.1): 50 to 100,000
+    words, mean length 3 to 10, few number signs and ellipses, not mostly bullets, words mostly alphabetic, two of eight
+    English words, few repeated lines. ``fineweb`` (Penedo et al. 2024, section 3.5): at least 12 % of lines with
+    terminal punctuation, at most 10 % of bytes in repeated lines, at most 67 % short lines. ``all``: all three.
+    """
+    every = np.ones(len(s["bytes"]), bool)
+    if name in ("c4", "all"):
+        every &= (s["full_stops"] >= 3) & (s["braces"] == 0) & (s["sentences"] >= 0.5)
+    if name in ("gopher", "all"):
+        every &= (s["words"] >= 50) & (s["words"] <= 100_000) & (s["word_length"] >= 3) & (s["word_length"] <= 10)
+        every &= (s["symbol_words"] <= 0.1) & (s["bullet_lines"] <= 0.9) & (s["ellipsis_lines"] <= 0.3)
+        every &= (s["alphabetic_words"] >= 0.8) & (s["required_words"] >= 2)
+        every &= (s["repeated_lines"] <= 0.3) & (s["repeated_bytes"] <= 0.2)
+    if name in ("fineweb", "all"):
+        every &= (s["sentences"] >= 0.12) & (s["repeated_bytes"] <= 0.1) & (s["short_lines"] <= 0.67)
+    return every
 
 
 def quality(statistics: Mapping[str, np.ndarray], name: str) -> np.ndarray:
@@ -49,6 +74,8 @@ def quality(statistics: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         score = -s["symbol"] - s["repeated_lines"]
     elif name == "dense":  # little redundancy
         score = s["compression"]
+    elif name in LIKE_REFERENCE:
+        score = s[name]
     else:
         return np.zeros(len(s["bytes"]))
     deviation = score.std()
@@ -82,7 +109,8 @@ def select(
     they are, a high one makes them equal (the mixing temperature of Devlin 2018 / Arivazhagan et al. 2019).
 
     Args:
-        statistics: per name a float array [documents], see :mod:`asi_evolve.domains.corpus_statistics`.
+        statistics: per name a float array [documents], see :mod:`asi_evolve.domains.corpus_statistics`; for a quality
+            of :data:`LIKE_REFERENCE` also its scores under its name, see :mod:`asi_evolve.domains.corpus_quality`.
         source_ids: int[documents] into ``sources``.
         sources: names of the sources.
         exact_groups, near_groups: duplicate clusters.
@@ -100,7 +128,9 @@ def select(
         keep = first_of_group(exact_groups if params["deduplicate"] == "exact" else near_groups, keep)
     by_source = np.array([float(params.get(f"weight_{name}", 1.0)) for name in sources])
     weights = by_source[source_ids]
-    weights = weights * np.exp(params["quality_strength"] * np.clip(quality(statistics, params["quality"]), -3, 3))
+    if params["quality_strength"]:
+        score = quality(statistics, params["quality"])
+        weights = weights * np.exp(params["quality_strength"] * np.clip(score, -3, 3))
     if scores is not None:
         weights = weights * scores
     keep &= weights > 0

@@ -20,7 +20,8 @@ if str(HERE) not in sys.path:
 
 from curation.dedup import near_groups, shingles  # noqa: E402
 from curation.filter import filter as keep  # noqa: E402
-from curation.pipeline import Selection, passes, select  # noqa: E402
+from curation.pipeline import LIKE_REFERENCE, Selection, passes, select  # noqa: E402
+from curation.quality import reference_scores  # noqa: E402
 from curation.score import score  # noqa: E402
 from curation.statistics import NAMES, statistics  # noqa: E402
 from curation.windows import draw_windows  # noqa: E402
@@ -79,6 +80,11 @@ def curate(pool, params=None):
     texts = [pool.text[pool.offsets[i] : pool.offsets[i + 1]].tobytes() for i in range(count)]
     table = np.array([statistics(t) for t in texts], np.float32)
     columns = {name: table[:, i] for i, name in enumerate(NAMES)}
+    if params["quality"] in LIKE_REFERENCE and params["quality_strength"]:
+        if params["reference"] not in pool.sources:
+            raise ValueError(f"reference: no documents of source {params['reference']!r}")
+        like = reference_scores(texts, pool.source_ids == pool.sources.index(params["reference"]))
+        columns |= dict(zip(LIKE_REFERENCE, like.T, strict=True))
     exact = near = np.arange(count)
     if params["deduplicate"] == "exact":
         first = {}
@@ -101,7 +107,16 @@ def windows(pool, selection, count, length, *, seed=0, data_seed=0):
     """``count`` windows of ``length + 1`` bytes: uint8 (count, length + 1), in the order they are trained on."""
     rng = np.random.default_rng([data_seed, seed, 1])
     return draw_windows(
-        pool.text, pool.offsets, pool.source_ids, selection.documents, selection.weights, count, length, rng
+        pool.text,
+        pool.offsets,
+        pool.source_ids,
+        selection.documents,
+        selection.weights,
+        count,
+        length,
+        rng,
+        max_repeats=PARAMS["max_repeats"],
+        order=PARAMS["order"],
     )
 
 
