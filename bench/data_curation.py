@@ -71,7 +71,8 @@ def main() -> None:
     print(
         f"pool {m['pool']['bytes'] / 1e6:.1f} MB in {m['pool']['documents']} documents, "
         f"{m['pool']['near_duplicates']} near-duplicates, {m['pool']['dropped_for_held_out']} dropped for overlap with "
-        f"{m['held_out']['bytes'] / 1e6:.2f} MB held out; {steps} steps of {benchmark.batch_size} x {benchmark.length} bytes"
+        f"{m['held_out']['bytes'] / 1e6:.2f} MB held out; "
+        f"{steps} steps of {benchmark.batch_size} x {benchmark.length} bytes"
     )
     print(f"{'pipeline':22s}{'documents':>11s}{'bytes':>9s}{'bits/byte':>11s}{'less than uniform (95 %)':>32s}")
     own = {s: done["uniform", s].metrics for s in seeds}

@@ -85,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor = _command(commands, "doctor", _doctor, "what is active on this machine")
     doctor.add_argument("--json", action="store_true", help="as JSON")
 
+    bench = _command(commands, "bench-domain", _bench_domain, "the table that says how far a benchmark can be trusted")
+    bench.add_argument("name", metavar="NAME", help="architecture, algorithm, data or triple")
+    bench.add_argument("--quick", action="store_true", help="few candidates and small budgets; within three minutes")
+    bench.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="evaluations at a time")
+    bench.add_argument("--json", metavar="FILE", help="write everything measured")
+
     models = _command(commands, "models", _models, "list or fetch models for the embedded server")
     models.add_argument("action", choices=("list", "fetch"))
     models.add_argument("name", nargs="?", default="smollm2")
@@ -270,6 +276,22 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     facts = examine()
     print(json.dumps(facts, indent=2) if arguments.json else text(facts))
+    return 0
+
+
+def _bench_domain(arguments: argparse.Namespace) -> int:
+    from asi_evolve.bench_domain import NAMES, bench_domain
+
+    if arguments.name not in NAMES:
+        raise ConfigError(f"bench-domain: {arguments.name!r} is not one of {', '.join(NAMES)}")
+    if arguments.workers < 1:
+        raise ConfigError(f"--workers: {arguments.workers} is not at least 1")
+    results = bench_domain(arguments.name, arguments.quick, arguments.workers, lambda line: print(line, flush=True))
+    if arguments.json:
+        try:
+            Path(arguments.json).write_text(json.dumps(results, indent=1), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--json: {arguments.json}: {error.strerror}") from None
     return 0
 
 
