@@ -22,7 +22,6 @@ from asi_evolve.errors import EvaluationFailure
 from asi_evolve.execution.pool import LocalPool, benchmark_spec
 from asi_evolve.fitness import Interval, t_interval
 
-
 _ISOLATED, _FULL = Stage("isolated", 0.12, 120), Stage("full", 1.0, 900)
 
 
