@@ -13,6 +13,7 @@ from asi_evolve.domain import Benchmark
 from asi_evolve.errors import ConfigError
 
 BUILT_IN = {
+    "rl": "asi_evolve.domains.rl.benchmark:RLBenchmark",
     "lm": "asi_evolve.domains.lm:LanguageModelBenchmark",
     "synthetic": "asi_evolve.domains.synthetic:SyntheticBenchmark",
 }

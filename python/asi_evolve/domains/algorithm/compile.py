@@ -18,7 +18,7 @@ from asi_evolve.domains.algorithm import operations
 from asi_evolve.domains.algorithm.check import check_structure
 from asi_evolve.domains.algorithm.code_slot import load_functions
 from asi_evolve.domains.algorithm.graph import Edge, RLAlgorithmGraph
-from asi_evolve.domains.algorithm.primitives import POLICY, TENSORS, Primitive, Value
+from asi_evolve.domains.algorithm.primitives import GROUPS, POLICY, PRIMITIVES, SCALAR, N, Primitive, Value
 from asi_evolve.errors import InvalidCandidate
 
 Batch = Mapping[str, Tensor]
@@ -54,8 +54,6 @@ class CompiledLoss:
 
 def compile_graph(graph: RLAlgorithmGraph, hyperparameters: Mapping[str, Any]) -> CompiledLoss:
     """See :meth:`RLAlgorithmGraph.compile`."""
-    from asi_evolve.domains.algorithm.primitives import PRIMITIVES
-
     known = check_structure(graph)
     order = graph.order()
     kinds = {n: graph.primitive(n) for n in order}
@@ -109,7 +107,7 @@ def compile_graph(graph: RLAlgorithmGraph, hyperparameters: Mapping[str, Any]) -
         module["rest"],
         {_key(n): known[n] for n in wanted},
         rest_inputs,
-        any(kinds[n].columns for n in rest_nodes) or any(known[n] == POLICY for n in wanted),
+        any(kinds[n].columns for n in rest_nodes),
         (primitive.name, settings),
         module["step_scale"],
     )
@@ -194,15 +192,10 @@ def minibatch(values: Mapping[str, Tensor], kinds: Mapping[str, str], index: Ten
     part = {}
     for name, x in values.items():
         kind = kinds[name]
-        if kind not in TENSORS or kind == "[T, N]":
-            if kind == "groups":
-                part[name] = x[index] if columns else x[index % len(x)]
-            elif columns:
-                part[name] = x[:, index]
-            else:
-                part[name] = x.reshape(-1, *x.shape[2:])[index].unsqueeze(1)
-        elif kind == "[N]":
+        if kind == SCALAR:
+            part[name] = x
+        elif kind in (N, GROUPS):
             part[name] = x[index] if columns else x[index % len(x)].unsqueeze(1)
         else:
-            part[name] = x
+            part[name] = x[:, index] if columns else x.flatten(0, 1)[index].unsqueeze(1)
     return part
