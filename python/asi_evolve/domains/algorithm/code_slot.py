@@ -1,10 +1,10 @@
 """The code slot: a primitive written in Python, in a file of its own, declared so that it can be checked unexecuted.
 
-    PORTS = {"values": "[T, N]", "rewards": "[T, N]"}
-    OUTPUT = "[T, N]"
+PORTS = {"values": "[T, N]", "rewards": "[T, N]"}
+OUTPUT = "[T, N]"
 
-    def custom(values, rewards):
-        return values - rewards
+def custom(values, rewards):
+    return values - rewards
 """
 
 from __future__ import annotations
@@ -84,9 +84,10 @@ def load_functions(graph: RLAlgorithmGraph) -> dict[str, Callable[..., Any]]:
         return {}
     module = types.ModuleType("primitive")
     exec(compile(graph.code, CODE_FILE, "exec"), module.__dict__)
-    functions = {}
+    functions: dict[str, Callable[..., Any]] = {}
     for name in graph.extra:
-        functions[name] = getattr(module, name, None)
-        if not callable(functions[name]):
+        function = getattr(module, name, None)
+        if not callable(function):
             raise InvalidCandidate(f"{CODE_FILE}: does not define {name}")
+        functions[name] = function
     return functions

@@ -18,8 +18,9 @@ from asi_evolve.domains.algorithm import operations
 from asi_evolve.domains.algorithm.check import check_structure
 from asi_evolve.domains.algorithm.code_slot import load_functions
 from asi_evolve.domains.algorithm.graph import Edge, RLAlgorithmGraph
-from asi_evolve.domains.algorithm.primitives import GROUPS, POLICY, PRIMITIVES, SCALAR, N, Primitive, Value
+from asi_evolve.domains.algorithm.primitives import GROUPS, POLICY, PRIMITIVES, SCALAR, N, Primitive
 from asi_evolve.errors import InvalidCandidate
+from asi_evolve.space import Value
 
 Batch = Mapping[str, Tensor]
 _PREFIX = {"policy": "", "old_policy": "old_", "reference_policy": "reference_"}
@@ -121,7 +122,9 @@ def _checked(loss: Callable[[Batch], Tensor], graph: RLAlgorithmGraph) -> Callab
             return loss(batch)
         except KeyError as error:
             wanted = ", ".join(graph.batch_names())
-            raise KeyError(f"batch: no {error.args[0]!r}; the graph reads {wanted}; there are {', '.join(batch)}") from None
+            raise KeyError(
+                f"batch: no {error.args[0]!r}; the graph reads {wanted}; there are {', '.join(batch)}"
+            ) from None
 
     return checked
 
@@ -178,7 +181,9 @@ def _crosses(graph: RLAlgorithmGraph, id: str, late: Sequence[str]) -> bool:
     return any(e.source == id and e.target in late for e in graph.edges)
 
 
-def minibatch(values: Mapping[str, Tensor], kinds: Mapping[str, str], index: Tensor, columns: bool) -> dict[str, Tensor]:
+def minibatch(
+    values: Mapping[str, Tensor], kinds: Mapping[str, str], index: Tensor, columns: bool
+) -> dict[str, Tensor]:
     """A part of prepared or recorded values.
 
     Args:

@@ -90,7 +90,9 @@ def _apply(graph: RLAlgorithmGraph, operation: Any) -> None:
             return
         found = [e for e in graph.edges if _matches(e, operation["source"], operation["target"], port)]
         if not found:
-            raise InvalidCandidate(f"no edge {operation['source']} -> {operation['target']}{f'.{port}' if port else ''}")
+            raise InvalidCandidate(
+                f"no edge {operation['source']} -> {operation['target']}{f'.{port}' if port else ''}"
+            )
         for edge in found:
             graph.remove_edge(edge)
         return
@@ -128,7 +130,9 @@ def replace_primitive(graph: RLAlgorithmGraph, id: str, primitive: str) -> None:
     for edge in sorted(into, key=lambda e: e.port not in new.ports):
         given = graph.primitive(edge.source).output
         taken = {e.port for e in graph.inputs_of(id)}
-        free = [n for n, p in new.ports.items() if (p.many or n not in taken) and (p.accepts(given) or given == "tensor")]
+        free = [
+            n for n, p in new.ports.items() if (p.many or n not in taken) and (p.accepts(given) or given == "tensor")
+        ]
         port = edge.port if edge.port in free else next(iter(free), None)
         if port is not None:
             graph.add_edge(edge.source, id, port, as_transforms(edge.transforms))

@@ -18,16 +18,29 @@ _T = TypeVar("_T")
 _TRIES = 200
 # What a trainer of environments gives; log_probs are there as log_prob of policy and actions.
 INPUTS = tuple(n for n, p in PRIMITIVES.items() if p.kind == "input" and n != "log_probs")
-# Inputs by the name of the port that usually gets them; other choices are made too, but less often.
-_USUAL = {
-    "bootstrap": ("bootstrap_values",),
-    "values": ("old_values", "values"),
-    "potential": ("old_values",),
-    "old": ("old_values",),
-    "prediction": ("values",),
-    "other": ("old_policy",),
-    "other_log_probs": ("old_log_probs", "reference_log_probs"),
+# What values mean, beyond their types. Any value of the type may go anywhere; most random edges respect the meaning.
+_MEANS = {
+    "log-probability": ("log_probs", "log_prob", "old_log_probs", "reference_log_probs"),
+    "value": ("values", "old_values", "monte_carlo_returns", "n_step_returns", "v_trace_returns"),
+    "reward": ("rewards", "potential_shaping", "count_bonus", "surprise_bonus"),
+    "flag": ("dones", "mask"),
+    "advantage": ("gae", "v_trace_advantages", "td_error", "group_relative"),
+    "ratio": ("ratio",),
+    "count": ("visit_counts",),
+    "penalty": ("entropy", "kl", "kl_estimate", "policy_gradient", "surrogate", "clipped_surrogate", "squared_error",
+                "dual_clipped_surrogate", "huber", "clipped_value_loss"),
+}  # fmt: skip
+_MEANING = {name: meaning for meaning, names in _MEANS.items() for name in names}
+_WANTED = {
+    **dict.fromkeys(("log_probs", "old_log_probs", "other_log_probs"), "log-probability"),
+    **dict.fromkeys(("values", "prediction", "target", "old", "potential"), "value"),
+    "rewards": "reward",
+    "advantages": "advantage",
+    "ratio": "ratio",
+    "visit_counts": "count",
 }
+_FLAGS = ("dones", "mask")
+_FREEDOM = 0.1  # share of random edges that do not
 
 
 def mutate_graph(
@@ -74,6 +87,59 @@ def _types(graph: RLAlgorithmGraph) -> dict[str, str]:
     return check_structure(graph)
 
 
+def _meanings(graph: RLAlgorithmGraph) -> dict[str, str]:
+    """What each node's value means: that of its primitive, else that of its first input."""
+    found: dict[str, str] = {}
+    for id in graph.order():
+        own = _MEANING.get(graph.nodes[id].primitive)
+        inputs = graph.inputs_of(id)
+        found[id] = own or (found[inputs[0].source] if inputs else "")
+    return found
+
+
+def _source(
+    graph: RLAlgorithmGraph,
+    target: str,
+    port: str,
+    rng: np.random.Generator,
+    inputs: Collection[str],
+    but: Collection[str] = (),
+    meaning: str = "",
+) -> str:
+    """A node whose value fits the port, new if it is an input that was not there; none of ``but``. ``meaning``: what
+    is wanted where the port does not say."""
+    takes = graph.primitive(target).ports[port]
+    types, means = _types_so_far(graph), _meanings(graph)
+    fits = {n: means[n] for n, kind in types.items() if n not in but and n != target and takes.accepts(kind)
+            and graph.primitive(n).kind in ("input", "operation")}  # fmt: skip
+    fits |= {n: _MEANING.get(n, "") for n in inputs if n not in graph.nodes and takes.accepts(PRIMITIVES[n].output)}
+    wanted = _WANTED.get(port, meaning)
+    chosen = list(fits)
+    if port in _FLAGS:
+        chosen = [n for n in fits if n == port] or [n for n in fits if fits[n] == "flag"]
+    elif rng.random() >= _FREEDOM:
+        # No use for flags and counts as numbers, and none for a port's twin: a ratio of two old log-probabilities.
+        sensible = [n for n in fits if fits[n] not in ("flag", "count")]
+        alike = [n for n in fits if fits[n] == wanted]
+        named = [n for n in alike if n == port]
+        current = [n for n in alike if n in ("values", "log_prob")] if port in ("prediction", "log_probs") else []
+        chosen = current or (named if port.startswith("old") else []) or alike or sensible or chosen
+    source = _pick(chosen, rng)
+    if source not in graph.nodes:
+        graph.add_node(source)
+    return source
+
+
+def _types_so_far(graph: RLAlgorithmGraph) -> dict[str, str]:
+    """Types of the values of a graph that is being changed: those of a declared output, and the widest for others."""
+    types: dict[str, str] = {}
+    for id in graph.order():
+        output = graph.primitive(id).output
+        given = [types[e.source] for e in graph.inputs_of(id) if types[e.source] in TENSORS]
+        types[id] = max(given, key=TENSORS.index, default=SCALAR) if output == TENSOR else output
+    return types
+
+
 def _constants(graph: RLAlgorithmGraph, rng: np.random.Generator, _: Collection[str]) -> None:
     """Moves a constant to a neighbouring value, or scales a factor on an edge."""
     nodes = [(n, c) for n in graph.nodes for c in graph.primitive(n).constants]
@@ -103,36 +169,22 @@ def _name(graph: RLAlgorithmGraph, primitive: str) -> str:
 
 
 def _feed(
-    graph: RLAlgorithmGraph,
-    id: str,
-    types: dict[str, str],
-    rng: np.random.Generator,
-    inputs: Collection[str],
-    but: Collection[str] = (),
+    graph: RLAlgorithmGraph, id: str, rng: np.random.Generator, inputs: Collection[str], but: Collection[str] = ()
 ) -> None:
-    """Connects the open ports of a node to values that fit: those that are there, or new inputs. ``but`` is left out."""
-    primitive = graph.primitive(id)
+    """Connects the open ports of a node to values that fit. ``but`` is left out."""
     taken = {e.port for e in graph.inputs_of(id)}
-    for name, port in primitive.ports.items():
-        if name in taken or (port.optional and rng.random() < 0.5):
-            continue
-        fits = [n for n, kind in types.items() if n not in but and port.accepts(kind)
-                and graph.primitive(n).kind in ("input", "operation")]  # fmt: skip
-        new = [n for n in inputs if n not in graph.nodes and port.accepts(PRIMITIVES[n].output)]
-        usual = [n for n in (name, *_USUAL.get(name, ())) if n in fits or n in new]
-        chosen = _pick(usual if usual and rng.random() < 0.8 else [*fits, *new], rng)
-        if chosen not in graph.nodes:
-            graph.add_node(chosen)
-        graph.add_edge(chosen, id, name)
+    for name, port in graph.primitive(id).ports.items():
+        if name not in taken and not (port.optional and rng.random() < 0.5):
+            graph.add_edge(_source(graph, id, name, rng, inputs, but), id, name)
 
 
 def _add_term(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collection[str]) -> None:
     """A further term of the loss: a primitive on values that are there, its mean, weighted."""
-    types = _types(graph)
-    wanted = [p for p in PRIMITIVES.values() if p.family in ("policy", "policy loss", "value loss")]
+    wanted = [p for p in PRIMITIVES.values() if p.family in ("policy", "policy loss", "value loss")
+              and p.name not in ("log_prob", "ratio")]  # fmt: skip
     primitive = _pick(wanted, rng)
     id = graph.add_node(_name(graph, primitive.name), primitive.name)
-    _feed(graph, id, types, rng, inputs)
+    _feed(graph, id, rng, inputs)
     if primitive.output != SCALAR:
         mean = graph.add_node(_name(graph, f"{id}_mean"), "mean")
         graph.add_edge(id, mean, "x")
@@ -145,7 +197,9 @@ def _add_term(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collect
 def _insert(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collection[str]) -> None:
     """A primitive in the middle of an edge."""
     types = _types(graph)
-    edge = _pick([e for e in graph.edges if types[e.source] in TENSORS and graph.primitive(e.target).kind != "step"], rng)
+    edge = _pick(
+        [e for e in graph.edges if types[e.source] in TENSORS and graph.primitive(e.target).kind != "step"], rng
+    )
     given = types[edge.source]
 
     def fits(p: Primitive) -> bool:
@@ -158,7 +212,7 @@ def _insert(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collectio
     graph.remove_edge(edge)
     graph.add_edge(edge.source, id, _pick([n for n, q in primitive.ports.items() if q.accepts(given)], rng))
     # What lies behind the edge must not come in again: that would be a cycle.
-    _feed(graph, id, types, rng, inputs, _behind(graph, edge.target))
+    _feed(graph, id, rng, inputs, _behind(graph, edge.target))
     graph.add_edge(id, edge.target, edge.port, edge.transforms)
     for name, constant in primitive.constants.items():
         if rng.random() < 0.3:
@@ -167,11 +221,15 @@ def _insert(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collectio
 
 def _extend(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collection[str]) -> None:
     """A bonus or another [T, N] term added to a value on an edge."""
-    types = _types(graph)
-    edge = _pick([e for e in graph.edges if types[e.source] == TN and graph.primitive(e.target).kind == "operation"], rng)
-    primitive = _pick([p for p in PRIMITIVES.values() if p.family in ("reward", "policy") and p.output == TN], rng)
+    types, means = _types(graph), _meanings(graph)
+    wanted = ("reward", "advantage", "penalty")
+    edge = _pick([e for e in graph.edges if types[e.source] == TN and means[e.source] in wanted
+                  and graph.primitive(e.target).kind == "operation"], rng)  # fmt: skip
+    family = "reward" if means[edge.source] == "reward" else "policy"
+    named = [p for p in PRIMITIVES.values() if p.family in (family, "reward") and p.name not in ("log_prob", "ratio")]
+    primitive = _pick(named, rng)
     term = graph.add_node(_name(graph, primitive.name), primitive.name)
-    _feed(graph, term, types, rng, inputs, _behind(graph, edge.target))
+    _feed(graph, term, rng, inputs, _behind(graph, edge.target))
     total = graph.add_node(_name(graph, "add"), "add")
     graph.remove_edge(edge)
     graph.add_edge(edge.source, total, "x")
@@ -214,16 +272,10 @@ def _remove(graph: RLAlgorithmGraph, rng: np.random.Generator, _: Collection[str
 
 def _rewire(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collection[str]) -> None:
     """Another source for an edge."""
-    types = _types(graph)
     edge: Edge = _pick([e for e in graph.edges if graph.primitive(e.target).kind != "step"], rng)
-    port = graph.primitive(edge.target).ports[edge.port]
-    behind = _behind(graph, edge.target)
-    fits = [n for n, kind in types.items() if port.accepts(kind) and n not in behind and n != edge.source
-            and graph.primitive(n).kind in ("input", "operation")]  # fmt: skip
-    fits += [n for n in inputs if n not in graph.nodes and port.accepts(PRIMITIVES[n].output)]
-    source = _pick(fits, rng)
-    if source not in graph.nodes:
-        graph.add_node(source)
+    but = _behind(graph, edge.target) | {edge.source}
+    meaning = _meanings(graph)[edge.source]
+    source = _source(graph, edge.target, edge.port, rng, [n for n in inputs if n not in but], but, meaning)
     graph.remove_edge(edge)
     graph.add_edge(source, edge.target, edge.port, edge.transforms)
 
@@ -233,13 +285,14 @@ def _replace(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collecti
     types = _types(graph)
     id = _pick([n for n in graph.nodes if graph.primitive(n).kind in ("operation", "step")], rng)
     old = graph.primitive(id)
+    outputs = (old.output, types[id], TENSOR)
     alike = [p for p in PRIMITIVES.values() if p.kind == old.kind and p.name != old.name and p.ports
-             and (p.family == old.family or rng.random() < 0.1) and p.output in (old.output, types[id], TENSOR)]  # fmt: skip
+             and (p.family == old.family or rng.random() < _FREEDOM) and p.output in outputs]  # fmt: skip
     primitive = _pick(alike, rng)
     behind = _behind(graph, id)
     replace_primitive(graph, id, primitive.name)
     if primitive.kind == "operation":
-        _feed(graph, id, types, rng, inputs, behind)
+        _feed(graph, id, rng, inputs, behind)
 
 
 _OPERATORS: tuple[Callable[[RLAlgorithmGraph, np.random.Generator, Collection[str]], None], ...] = (

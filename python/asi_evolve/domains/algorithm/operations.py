@@ -125,9 +125,7 @@ def n_step_returns(
 
 
 @torch.no_grad()
-def gae(
-    rewards: Tensor, values: Tensor, bootstrap: Tensor, dones: Tensor, *, gamma: float, lam: float
-) -> Tensor:
+def gae(rewards: Tensor, values: Tensor, bootstrap: Tensor, dones: Tensor, *, gamma: float, lam: float) -> Tensor:
     """Generalised advantage estimation."""
     discount = _discount(dones, gamma)
     delta = rewards + discount * _next(values, bootstrap) - values
@@ -199,9 +197,7 @@ def group_relative(returns: Tensor, groups: Tensor, *, divide: bool) -> Tensor:
 
 
 @torch.no_grad()
-def potential_shaping(
-    rewards: Tensor, potential: Tensor, bootstrap: Tensor, dones: Tensor, *, gamma: float
-) -> Tensor:
+def potential_shaping(rewards: Tensor, potential: Tensor, bootstrap: Tensor, dones: Tensor, *, gamma: float) -> Tensor:
     """Rewards plus the discounted difference of the potential."""
     return rewards + _discount(dones, gamma) * _next(potential, bootstrap) - potential
 

@@ -338,7 +338,9 @@ _POLICY = (
         {"ratio": Port(TN), "advantages": Port(TENSOR, gradient=False)},
         {
             **_real("low", 0.2, 0.01, 0.99, "clip below 1 - low"),
-            **_real("high", 0.2, 0.01, 5.0, "clip above 1 + high; another value than low: DAPO's clip-higher", log=True),
+            **_real(
+                "high", 0.2, 0.01, 5.0, "clip above 1 + high; another value than low: DAPO's clip-higher", log=True
+            ),
         },
         "-min(ratio sg(A_t), clip(ratio, 1 - low, 1 + high) sg(A_t))",
         "Schulman et al. 2017 (PPO), eq. 7; Yu et al. 2025 (DAPO), eq. 10",
@@ -503,7 +505,7 @@ _RATE = {
         Real("learning_rate", 1e-6, 1.0, log=True, doc="times the schedule"), 3e-4, shared=True
     ),
     "max_grad_norm": Constant(
-        Choice("max_grad_norm", (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0), doc="limit of the gradient's norm; 0: none"),
+        Choice("max_grad_norm", (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0), doc="limit of the gradient norm; 0: none"),
         0.5,
         shared=True,
     ),

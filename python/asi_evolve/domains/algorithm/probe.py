@@ -39,6 +39,7 @@ def example_batch(
 
     shape = (steps, sequences)
     batch: dict[str, Tensor] = {}
+    names: tuple[str, ...]
     if gaussian:
         batch["mean"], batch["log_std"] = normal(*shape, actions), 0.3 * normal(*shape, actions)
         batch["actions"] = normal(*shape, actions)
@@ -95,4 +96,6 @@ def check_gradient(graph: RLAlgorithmGraph, hyperparameters: Mapping[str, Any] |
                 raise InvalidCandidate(f"node {output!r}: the gradient to {name} is not finite on an ordinary batch")
             reached = reached or (gradient is not None and bool(gradient.abs().max() > 0))
     if not reached:
-        raise InvalidCandidate(f"node {output!r}: no gradient path to the policy: its gradient is 0 on ordinary batches")
+        raise InvalidCandidate(
+            f"node {output!r}: no gradient path to the policy: its gradient is 0 on ordinary batches"
+        )

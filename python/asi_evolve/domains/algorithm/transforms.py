@@ -25,7 +25,7 @@ _LIMIT = 1e6
 class Transform:
     """One step on an edge, applied to every entry of a tensor.
 
-    ``ScaleBy(c)``: c x. ``ShiftBy(c)``: x + c. ``ClipTo(low, high)``: x within bounds. ``Detach()``: x without gradient.
+    ``ScaleBy(c)``: c x. ``ShiftBy(c)``: x + c. ``ClipTo(low, high)``: x within bounds. ``Detach()``: no gradient.
 
     Raises:
         InvalidCandidate: another name, a wrong number of arguments, or one that is not a number of at most 1e6.
@@ -68,22 +68,22 @@ class Transform:
             raise InvalidCandidate(f"transform: {text[:60]!r} holds something else than numbers") from None
 
 
-def ScaleBy(factor: float) -> Transform:  # noqa: N802  named like what it makes
+def ScaleBy(factor: float) -> Transform:
     """x -> factor x."""
     return Transform("ScaleBy", (factor,))
 
 
-def ShiftBy(offset: float) -> Transform:  # noqa: N802
+def ShiftBy(offset: float) -> Transform:
     """x -> x + offset."""
     return Transform("ShiftBy", (offset,))
 
 
-def ClipTo(low: float, high: float) -> Transform:  # noqa: N802
+def ClipTo(low: float, high: float) -> Transform:
     """x -> min(max(x, low), high)."""
     return Transform("ClipTo", (low, high))
 
 
-def Detach() -> Transform:  # noqa: N802
+def Detach() -> Transform:
     """x -> x without gradient."""
     return Transform("Detach")
 

@@ -183,9 +183,7 @@ class RLBenchmark(BenchmarkBase):
                     "seed": seed,
                     "threads": self.threads,
                 },
-                limits=Limits(
-                    wall_seconds=time_limit, threads=self.threads, result_bytes=1 << 20
-                ),
+                limits=Limits(wall_seconds=time_limit, threads=self.threads, result_bytes=1 << 20),
                 on_progress=lambda fraction, note: progress(low + (high - low) * fraction, f"{name}: {note}"),
                 on_question=judge.answer,
             )

@@ -1,4 +1,4 @@
-"""The judge's side: Gymnasium environments, stepped here, where no candidate's code runs, and what was earned in them."""
+"""The judge's side: Gymnasium environments, stepped where no candidate's code runs, and what was earned there."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def make(name: str) -> Any:
         import gymnasium
     except ImportError:
         raise ConfigError(f"environments: {name!r} needs Gymnasium, which is not installed: {EXTRA}") from None
-    arguments = {}
+    arguments: dict[str, Any] = {}
     try:
         if name.startswith("ALE/"):
             import ale_py
@@ -87,7 +87,7 @@ def make(name: str) -> Any:
 
 
 def describe(name: str, environment: Any) -> dict[str, Any]:
-    """``observation`` (length), ``actions`` (count or length) and ``discrete`` of an environment. Raises ConfigError."""
+    """``observation`` (length), ``actions`` (count or length) and ``discrete``. Raises ConfigError."""
     from gymnasium import spaces
 
     seen, acts = environment.observation_space, environment.action_space

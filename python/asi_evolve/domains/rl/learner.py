@@ -17,7 +17,7 @@ from asi_evolve.domains.algorithm import RLAlgorithmGraph
 from asi_evolve.domains.algorithm.code_slot import declared
 from asi_evolve.domains.algorithm.compile import CompiledLoss, minibatch
 from asi_evolve.domains.algorithm.operations import Categorical, Gaussian, Policy
-from asi_evolve.domains.algorithm.primitives import ACTIONS, N, POLICY, SCALAR, TN
+from asi_evolve.domains.algorithm.primitives import ACTIONS, POLICY, SCALAR, TN, N
 from asi_evolve.domains.algorithm.probe import check_gradient
 from asi_evolve.errors import InvalidCandidate
 from asi_evolve.execution import ask, progress
@@ -124,10 +124,12 @@ class ActorCritic:
         if self.discrete:
             if rng is not None:
                 out = out - np.log(-np.log(rng.random(out.shape, dtype=np.float32) + 1e-20) + 1e-20)  # Gumbel-max
-            return out.argmax(-1)
+            choice: np.ndarray = out.argmax(-1)
+            return choice
         if rng is None:
             return out
-        return out + np.exp(self._arrays[12]) * rng.standard_normal(out.shape, dtype=np.float32)
+        drawn: np.ndarray = out + np.exp(self._arrays[12]) * rng.standard_normal(out.shape, dtype=np.float32)
+        return drawn
 
 
 class Optimizer:
@@ -288,7 +290,7 @@ class _Learner:
         }
         agents = {"old_": self.agent} | ({"reference_": self.reference} if self.reference else {})
         for prefix, agent in agents.items():
-            described = {k: v.unflatten(0, shape) for k, v in agent.policy(flat).items()}
+            described = {k: v.view(*shape, -1) for k, v in agent.policy(flat).items()}
             batch[f"{prefix}log_probs"] = _policy(described).log_prob(taken)
             batch |= {f"{prefix}{k}": v for k, v in described.items()}
         if "visit_counts" in self.names:
@@ -346,12 +348,12 @@ class _Learner:
         x = part.pop("observations")
         shape = x.shape[:2]
         flat = x.reshape(-1, self.size)
-        described = {k: v.unflatten(0, shape) for k, v in self.agent.policy(flat).items()}
+        described = {k: v.view(*shape, -1) for k, v in self.agent.policy(flat).items()}
         part |= described
         if "log_probs" in self.compiled.inputs:
             part["log_probs"] = _policy(described).log_prob(part["actions"])
         if "values" in self.compiled.inputs:
-            part["values"] = self.agent.values(flat).unflatten(0, shape)
+            part["values"] = self.agent.values(flat).view(shape)
         self.agent.gradient.zero_()
         loss = self.compiled.rest(part)
         value = float(loss.detach())

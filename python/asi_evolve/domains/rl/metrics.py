@@ -75,7 +75,9 @@ def interquartile_mean(scores: np.ndarray) -> float:
     return float(stats.trim_mean(scores, 0.25, axis=None))
 
 
-def aggregate(scores: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
+def aggregate(
+    scores: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
     """Interquartile mean with its percentile interval by stratified bootstrap: seeds are drawn with replacement within
     each environment (Agarwal et al. 2021, sections 4.1 and 4.3).
 
