@@ -66,7 +66,7 @@ class RLAlgorithmGraph:
     ``old_log_probs``, ``old_values``,
     ``reference_log_probs``, ``visit_counts``               float [T, N], recorded with the rollout
     ``bootstrap_values``                                    float [N], value of the state after the last step
-    ``groups``                                              int64 [N]
+    ``groups``                                              int64 [N], values in [0, N)
     ``progress``                                            float, share of training that is done
     ======================================================  =========================================================
 

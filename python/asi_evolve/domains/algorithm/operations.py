@@ -18,7 +18,7 @@ class Categorical:
     """Categorical policies.
 
     Args:
-        logits: float (..., A), not necessarily normalised.
+        logits: float (..., A), finite, not necessarily normalised.
     """
 
     def __init__(self, logits: Tensor) -> None:
@@ -38,12 +38,11 @@ class Categorical:
 
     def entropy(self) -> Tensor:
         """Entropy in nats (...)."""
-        # An action of probability 0 adds nothing, although its logarithm is -inf.
-        return -(self.p * self.log_p.clamp_min(-1e4)).sum(-1)
+        return -(self.p * self.log_p).sum(-1)
 
     def kl(self, other: Categorical) -> Tensor:
         """KL(self || other) in nats (...)."""
-        return (self.p * (self.log_p.clamp_min(-1e4) - other.log_p.clamp_min(-1e4))).sum(-1)
+        return (self.p * (self.log_p - other.log_p)).sum(-1)
 
 
 class Gaussian:
@@ -181,16 +180,14 @@ def td_error(rewards: Tensor, values: Tensor, bootstrap: Tensor, dones: Tensor, 
 @torch.no_grad()
 def group_relative(returns: Tensor, groups: Tensor, *, divide: bool) -> Tensor:
     """Returns relative to those of the same group."""
-    _, index = torch.unique(groups, return_inverse=True)
-    count = torch.zeros(int(index.max()) + 1, dtype=returns.dtype, device=returns.device)
-    ones = torch.ones_like(returns)
-    size = count.index_add(0, index, ones)
-    centered = returns - (count.index_add(0, index, returns) / size)[index]
+    none = torch.zeros_like(returns)  # a bin for each possible group
+    size = none.index_add(0, groups, torch.ones_like(returns))
+    centered = returns - (none.index_add(0, groups, returns) / size)[groups]
     if not divide:
         return centered
     # n - 1 as torch.std; a group of one has no deviation.
-    variance = count.index_add(0, index, centered.square()) / (size - 1).clamp_min(1)
-    return centered / (variance.sqrt()[index] + 1e-6)
+    variance = none.index_add(0, groups, centered.square()) / (size - 1).clamp_min(1)
+    return centered / (variance.sqrt()[groups] + 1e-6)
 
 
 # -- rewards ----------------------------------------------------------------------------------------------------------
@@ -212,6 +209,11 @@ def count_bonus(visit_counts: Tensor, *, beta: float) -> Tensor:
 def surprise_bonus(old_log_probs: Tensor, *, beta: float) -> Tensor:
     """A bonus for unlikely actions."""
     return -beta * old_log_probs
+
+
+def _stopped(x: Tensor) -> Tensor:
+    """Without gradient; for nothing where there is none."""
+    return x.detach() if x.requires_grad else x
 
 
 # -- policy terms -----------------------------------------------------------------------------------------------------
@@ -240,28 +242,28 @@ def kl_estimate(log_probs: Tensor, other_log_probs: Tensor) -> Tensor:
 
 def ratio(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
     """Probability ratios."""
-    return torch.exp(log_probs - old_log_probs.detach())
+    return torch.exp(log_probs - _stopped(old_log_probs))
 
 
 def policy_gradient(log_probs: Tensor, advantages: Tensor) -> Tensor:
     """The score-function term."""
-    return -log_probs * advantages.detach()
+    return -log_probs * _stopped(advantages)
 
 
 def surrogate(ratio: Tensor, advantages: Tensor) -> Tensor:
     """The surrogate without a clip."""
-    return -ratio * advantages.detach()
+    return -ratio * _stopped(advantages)
 
 
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, *, low: float, high: float) -> Tensor:
     """The clipped surrogate."""
-    minus = -advantages.detach()
+    minus = -_stopped(advantages)
     return torch.maximum(ratio * minus, ratio.clamp(1 - low, 1 + high) * minus)
 
 
 def dual_clipped_surrogate(ratio: Tensor, advantages: Tensor, *, low: float, high: float, limit: float) -> Tensor:
     """The clipped surrogate, bounded for negative advantages."""
-    minus = -advantages.detach()
+    minus = -_stopped(advantages)
     clipped = torch.maximum(ratio * minus, ratio.clamp(1 - low, 1 + high) * minus)
     return torch.where(minus > 0, torch.minimum(clipped, limit * minus), clipped)
 
@@ -271,19 +273,19 @@ def dual_clipped_surrogate(ratio: Tensor, advantages: Tensor, *, low: float, hig
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Half the squared difference."""
-    return 0.5 * (prediction - target.detach()).square()
+    return 0.5 * (prediction - _stopped(target)).square()
 
 
 def huber(prediction: Tensor, target: Tensor, *, delta: float) -> Tensor:
     """A parabola in the middle, lines outside."""
-    x = (prediction - target.detach()).abs()
+    x = (prediction - _stopped(target)).abs()
     inner = x.clamp_max(delta)
     return inner * (x - 0.5 * inner)
 
 
 def clipped_value_loss(prediction: Tensor, old: Tensor, target: Tensor, *, clip: float) -> Tensor:
     """The larger of the losses with and without a clip of the change."""
-    old, target = old.detach(), target.detach()
+    old, target = _stopped(old), _stopped(target)
     clipped = old + (prediction - old).clamp(-clip, clip)
     return 0.5 * torch.maximum((prediction - target).square(), (clipped - target).square())
 

@@ -7,7 +7,7 @@ Types of values:
 - ``scalar``: float tensor without dimensions;
 - ``distribution``: a policy at every [T, N], categorical or diagonal Gaussian;
 - ``actions``: int64 [T, N] (categorical) or float [T, N, A] (Gaussian);
-- ``groups``: int64 [N], which sequences answer the same prompt or start from the same state.
+- ``groups``: int64 [N], values in [0, N): which sequences answer the same prompt or start from the same state.
 
 A port of type ``tensor`` takes any of the first three; what it yields is the widest of what comes in. What a primitive
 computes is the function of the same name in :mod:`asi_evolve.domains.algorithm.operations`. In the formulas d_t is 1

@@ -118,10 +118,12 @@ def _group_relative(*inputs: str) -> RLAlgorithmGraph:
 def _grpo() -> RLAlgorithmGraph:
     """Shao et al. 2024, eq. 3: group-relative advantages, mean per sequence, divergence from a fixed policy."""
     g = _group_relative("reference_log_probs")
-    _node(g, "policy_mean", "sequence_mean", x="policy_loss", mask="mask")
     _node(g, "kl", "kl_estimate", log_probs="log_prob", other_log_probs="reference_log_probs")
-    _node(g, "kl_mean", "sequence_mean", x="kl", mask="mask")
-    return _finish(g, {"policy_mean": 1.0, "kl_mean": 0.04})
+    g.add_node("token_loss", "add")
+    g.add_edge("policy_loss", "token_loss")
+    g.add_edge("kl", "token_loss", transform="ScaleBy(0.04)")
+    _node(g, "sequence_loss", "sequence_mean", x="token_loss", mask="mask")
+    return _finish(g, {"sequence_loss": 1.0})
 
 
 def _dapo() -> RLAlgorithmGraph:
