@@ -144,9 +144,8 @@ def _constants(graph: RLAlgorithmGraph, rng: np.random.Generator, _: Collection[
     """Moves a constant to a neighbouring value, or scales a factor on an edge."""
     nodes = [(n, c) for n in graph.nodes for c in graph.primitive(n).constants]
     edges = [e for e in graph.edges if any(t.arguments for t in e.transforms)]
-    at = int(rng.integers(max(1, len(nodes) + len(edges))))
-    if at < len(nodes):
-        id, name = nodes[at]
+    if not edges or rng.random() < 0.6:
+        id, name = _pick(nodes, rng)
         constant = graph.primitive(id).constants[name]
         value = graph.nodes[id].params.get(name, constant.default)
         graph.set_params(id, **{name: constant.parameter.neighbour(value, rng)})

@@ -42,7 +42,7 @@ def example_batch(
     names: tuple[str, ...]
     if gaussian:
         batch["mean"], batch["log_std"] = normal(*shape, actions), 0.3 * normal(*shape, actions)
-        batch["actions"] = normal(*shape, actions)
+        batch["actions"] = batch["mean"] + batch["log_std"].exp() * normal(*shape, actions)
         names = ("mean", "log_std")
     else:
         batch["logits"] = normal(*shape, actions)
@@ -86,7 +86,7 @@ def check_gradient(graph: RLAlgorithmGraph, hyperparameters: Mapping[str, Any] |
         if loss.ndim:
             raise InvalidCandidate(f"node {output!r}: the loss has shape {tuple(loss.shape)}; it has to be one number")
         if not torch.isfinite(loss):
-            raise InvalidCandidate(f"node {output!r}: the loss is {float(loss)} on an ordinary batch")
+            raise InvalidCandidate(f"node {output!r}: the loss is {float(loss.detach())} on an ordinary batch")
         if not loss.requires_grad:
             continue
         loss.backward()  # type: ignore[no-untyped-call]

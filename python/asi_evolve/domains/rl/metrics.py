@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from asi_evolve.domains.rl.environments import Task
 
@@ -72,6 +71,8 @@ def judge_curve(curve: Sequence[tuple[int, float]], tests: np.ndarray, steps: in
 
 def interquartile_mean(scores: np.ndarray) -> float:
     """Mean of the middle half of all scores, whatever their shape."""
+    from scipy import stats  # a second to import, which no learner's process should pay
+
     return float(stats.trim_mean(scores, 0.25, axis=None))
 
 
@@ -93,6 +94,8 @@ def aggregate(
     Raises:
         ValueError: not a matrix with at least one entry, or not finite.
     """
+    from scipy import stats
+
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or not scores.size or not np.isfinite(scores).all():
         raise ValueError(f"scores: a finite matrix (seeds, environments) is needed, got shape {scores.shape}")
