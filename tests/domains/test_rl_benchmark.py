@@ -144,7 +144,7 @@ class TestDomain:
     def test_the_code_slot_counts_where_it_is_used(self):
         code = 'PORTS = {"x": "[T, N]"}\nOUTPUT = "[T, N]"\ndef custom(x):\n    return 2 * x\n'
         unused = candidate({"primitive.py": code}).algorithm
-        assert not uses_code(unused)
+        assert not uses_code(unused.files)
         DOMAIN.validate(unused)
         operations = [
             {"op": "add_node", "node": "mine", "primitive": "custom"},
@@ -153,7 +153,7 @@ class TestDomain:
             {"op": "add_edge", "source": "mine", "target": "policy_loss", "port": "advantages"},
         ]
         used = candidate({"primitive.py": code, GRAPH_FILE: json.dumps({"operations": operations})}).algorithm
-        assert uses_code(used)
+        assert uses_code(used.files)
         DOMAIN.validate(used)
         child = DOMAIN.apply(used, DOMAIN.mutate(used, np.random.default_rng(3)))
         DOMAIN.validate(child)

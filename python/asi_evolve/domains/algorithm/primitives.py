@@ -576,12 +576,12 @@ PRIMITIVES: Mapping[str, Primitive] = {
 FAMILIES = tuple(dict.fromkeys(p.family for p in PRIMITIVES.values()))
 
 
-def describe_primitives() -> str:
-    """One line a primitive, for a prompt: ``name(ports; constants) -> type: formula``."""
+def describe_primitives(formulas: bool = True) -> str:
+    """One line a primitive: ``name(ports; constants) -> type: formula``; without formulas it fits into a prompt."""
     lines = []
     for p in PRIMITIVES.values():
         ports = ", ".join(f"{n}: {q.type}{'*' if q.many else '?' if q.optional else ''}" for n, q in p.ports.items())
         constants = ", ".join(f"{n}={c.default}" for n, c in p.constants.items())
         inside = f"{ports}; {constants}" if constants else ports
-        lines.append(f"{p.name}({inside}) -> {p.output}: {p.formula}")
+        lines.append(f"{p.name}({inside}) -> {p.output}{f': {p.formula}' if formulas else ''}")
     return "\n".join(lines)

@@ -167,7 +167,7 @@ class RLBenchmark(BenchmarkBase):
         component = candidate.algorithm
         params = thaw(component.params)
         judge = Judge(name, int(params["environments"]), steps, self.tests, seed)
-        code = component.files[CODE_FILE] if uses_code(component) else ""
+        code = component.files[CODE_FILE] if uses_code(component.files) else ""
         low, high = span
         began = time.monotonic()
         try:

@@ -61,23 +61,22 @@ Instead of a whole graph, graph.json may be given as {{"operations": [...]}}, ed
 (node, primitive), remove_node (node), add_edge and remove_edge (source, target, port, transform), replace (node,
 primitive), set_param (node, param, value). {CODE_FILE}: PORTS, OUTPUT and {NAME}(...) define a primitive "{NAME}".
 Primitives, with * for many inputs and ? for optional ones:
-{describe_primitives()}"""
+{describe_primitives(formulas=False)}"""
 
 
-def uses_code(component: Component) -> bool:
+def uses_code(files: Mapping[str, str]) -> bool:
     """Whether the graph has a node of the component's own primitive."""
-    return CODE_FILE in component.files and f'"{NAME}"' in component.files.get(GRAPH_FILE, "")
+    return CODE_FILE in files and f'"{NAME}"' in files.get(GRAPH_FILE, "")
 
 
-def graph_of(component: Component) -> RLAlgorithmGraph:
-    """The component's graph. Its code is parsed, not run. Raises InvalidCandidate."""
-    text = component.files.get(GRAPH_FILE)
+def graph_of_files(files: Mapping[str, str]) -> RLAlgorithmGraph:
+    """The graph of a component's files. Its code is parsed, not run. Raises InvalidCandidate."""
+    text = files.get(GRAPH_FILE)
     if text is None:
         raise InvalidCandidate(f"files: {GRAPH_FILE!r} is missing")
-    if not uses_code(component):
+    if not uses_code(files):
         return RLAlgorithmGraph.from_json(text)
-    code = component.files[CODE_FILE]
-    return RLAlgorithmGraph.from_json(text, {NAME: declared(code)}, code)
+    return RLAlgorithmGraph.from_json(text, {NAME: declared(files[CODE_FILE])}, files[CODE_FILE])
 
 
 class RLGraphDomain(ParametricDomain):
@@ -115,19 +114,19 @@ class RLGraphDomain(ParametricDomain):
         super().validate(component)
         if CODE_FILE in component.files:
             declared(component.files[CODE_FILE])
-        graph_of(component).validate()
+        graph_of_files(component.files).validate()
 
     def mutate(self, component: Component, rng: np.random.Generator) -> Edit:
         """A random change of the graph, or of parameters."""
         if rng.random() >= _GRAPH_SHARE:
             return Edit(params=self.space.mutate(component.params, rng))
-        return Edit(files={GRAPH_FILE: mutate_graph(graph_of(component), rng).to_json()})
+        return Edit(files={GRAPH_FILE: mutate_graph(graph_of_files(component.files), rng).to_json()})
 
     def features(self, component: Component) -> np.ndarray:
         """The encoded parameters, then what the graph is made of, then what the code slot does."""
         params = thaw(component.params)
-        code = code_statistics(component.files[CODE_FILE]) if uses_code(component) else code_statistics("")
-        return np.concatenate([self.space.encode(params), graph_features(graph_of(component)), code])
+        code = code_statistics(component.files[CODE_FILE]) if uses_code(component.files) else code_statistics("")
+        return np.concatenate([self.space.encode(params), graph_features(graph_of_files(component.files)), code])
 
     def edit_schema(self) -> dict[str, Any]:
         """JSON schema of a list of graph edits, for a language model; see :mod:`algorithm.edits`."""
