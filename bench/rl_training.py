@@ -39,9 +39,8 @@ def main():
     benchmark, domain = RLBenchmark(environments=environments, tests=100), RLGraphDomain()
     benchmark.prepare()
     rows = []
-    print(
-        f"{'graph':10s} {'environment':25s} {'seed':>4s} {'return':>8s} {'reached':>8s} {'area':>6s} {'CPU s':>6s} {'wall s':>6s}"
-    )
+    names = f"{'graph':10s} {'environment':25s} {'seed':>4s}"
+    print(f"{names} {'return':>8s} {'reached':>8s} {'area':>6s} {'CPU s':>6s} {'wall s':>6s}")
     for graph in arguments.graph:
         scores = np.zeros((seeds, len(environments)))
         for e, name in enumerate(environments):

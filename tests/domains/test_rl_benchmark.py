@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import re
 import time
@@ -370,6 +371,20 @@ def test_rewards_cannot_be_claimed():
     assert result.ok
     assert not judge.finished
     assert judge.curve == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("package", "name"), [("mujoco", "Hopper-v5"), ("ale_py", "ALE/Pong-v5")])
+def test_optional_environments(package, name):
+    if importlib.util.find_spec(package) is None:
+        with pytest.raises(ConfigError, match=r"rl-(mujoco|atari)") as raised:
+            RLBenchmark(environments=[name]).prepare()
+        assert "\n" not in str(raised.value)
+        return
+    benchmark = RLBenchmark(environments=[name], full_steps=2000, tests=1)
+    benchmark.prepare()
+    metrics = benchmark.evaluate(candidate(environments=4, normalize_observations=True), Stage("full", 1.0, 200), 0)
+    assert np.isfinite(metrics["score"])
 
 
 @pytest.mark.slow

@@ -30,21 +30,21 @@ class Task:
     high: float
 
 
-# low: measured with 100 episodes of uniform random actions (Gymnasium 1.4). high: Gymnasium's reward_threshold where
-# there is one for the classic tasks, else what a well-tuned PPO reaches in CleanRL's published curves.
+# low: mean of 100 episodes of uniform random actions (Gymnasium 1.4; 51 of Pong). high: Gymnasium's own threshold for
+# CartPole, the mountain cars and InvertedPendulum; else a scale of our choice, about what a plain PPO reaches.
 TASKS: Mapping[str, Task] = {
-    "CartPole-v1": Task(22.0, 475.0),
-    "Acrobot-v1": Task(-499.0, -90.0),
-    "Pendulum-v1": Task(-1200.0, -200.0),
-    "MountainCarContinuous-v0": Task(-33.0, 90.0),
+    "CartPole-v1": Task(23.7, 475.0),
+    "Acrobot-v1": Task(-497.0, -90.0),
+    "Pendulum-v1": Task(-1208.0, -200.0),
+    "MountainCarContinuous-v0": Task(-33.3, 90.0),
     "MountainCar-v0": Task(-200.0, -110.0),
-    "Hopper-v5": Task(18.0, 2500.0),
-    "HalfCheetah-v5": Task(-280.0, 2000.0),
-    "Walker2d-v5": Task(2.0, 3000.0),
-    "Swimmer-v5": Task(0.0, 100.0),
-    "InvertedPendulum-v5": Task(6.0, 950.0),
-    "ALE/Pong-v5": Task(-20.7, 18.0),
-    "ALE/Breakout-v5": Task(1.7, 400.0),
+    "Hopper-v5": Task(16.7, 2500.0),
+    "HalfCheetah-v5": Task(-282.0, 2000.0),
+    "Walker2d-v5": Task(1.8, 3000.0),
+    "Swimmer-v5": Task(0.8, 100.0),
+    "InvertedPendulum-v5": Task(5.2, 950.0),
+    "ALE/Pong-v5": Task(-20.3, 18.0),
+    "ALE/Breakout-v5": Task(1.3, 100.0),
 }
 
 
@@ -67,7 +67,7 @@ def make(name: str) -> Any:
         import gymnasium
     except ImportError:
         raise ConfigError(f"environments: {name!r} needs Gymnasium, which is not installed: {EXTRA}") from None
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = {"disable_env_checker": True}  # it costs as much as a small environment
     try:
         if name.startswith("ALE/"):
             import ale_py
