@@ -151,7 +151,7 @@ def _call(primitive: Primitive, edges: Sequence[Edge], constants: Mapping[str, V
         values = [_value(e) for e in edges if e.port == name]
         arguments += values if port.many else [values[0] if values else "None"]
     arguments += [f"{name}={value!r}" for name, value in constants.items()]
-    module = "code" if primitive.kind == "operation" and not hasattr(operations, primitive.name) else "ops"
+    module = "ops" if primitive.name in PRIMITIVES else "code"
     return f"{module}.{primitive.name}({', '.join(arguments)})"
 
 

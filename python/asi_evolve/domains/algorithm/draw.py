@@ -7,7 +7,7 @@ from html import escape
 
 from asi_evolve.domains.algorithm.graph import RLAlgorithmGraph
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 148, 38, 64, 16, 12
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 148, 38, 80, 16, 12
 _COLOURS = {
     "input": "#7a7a7a",
     "returns": "#2f7ed8",
@@ -25,8 +25,8 @@ _SWEEPS = 6
 def draw(graph: RLAlgorithmGraph) -> str:
     """An SVG element that stands for itself or inside an HTML page; text has the page's colour.
 
-    Inputs are at the left, every other node right of all that it depends on (longest path), and each layer is ordered
-    by the mean position of its neighbours (Sugiyama et al. 1981).
+    Every node is right of all that it depends on (longest path) and as near as that allows to what depends on it; each
+    layer is ordered by the mean position of its neighbours (Sugiyama et al. 1981).
 
     Raises:
         InvalidCandidate: the graph has a cycle or an unknown primitive.
@@ -52,13 +52,12 @@ def draw(graph: RLAlgorithmGraph) -> str:
 
 def _layers(graph: RLAlgorithmGraph) -> list[list[str]]:
     depth: dict[str, int] = {}
-    for id in graph.order():
+    order = graph.order()
+    for id in order:
         depth[id] = max((depth[e.source] + 1 for e in graph.inputs_of(id)), default=0)
-    # An input stands beside its first use instead of at the far left.
-    for id in graph.nodes:
-        users = [depth[e.target] for e in graph.edges if e.source == id]
-        if users and not graph.inputs_of(id):
-            depth[id] = min(users) - 1
+    # Then every node as far to the right as its uses allow: shorter edges.
+    for id in reversed(order):
+        depth[id] = min((depth[e.target] - 1 for e in graph.edges if e.source == id), default=depth[id])
     layers: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     for id, at in depth.items():
         layers[at].append(id)

@@ -74,12 +74,18 @@ class RLAlgorithmGraph:
         primitives: primitives besides the built-in ones, by name, with ``code`` that defines them.
         code: Python source with a function per additional primitive; see :mod:`code_slot`. It is executed where the
             graph is compiled, so that belongs into a sandbox.
+
+    Raises:
+        InvalidCandidate: an additional primitive has no usable name.
     """
 
     def __init__(self, primitives: Mapping[str, Primitive] | None = None, code: str = "") -> None:
         self.nodes: dict[str, Node] = {}
         self.edges: list[Edge] = []
         self.extra = dict(primitives or {})
+        for name in self.extra:
+            if not _ID.fullmatch(name) or name in PRIMITIVES:
+                raise InvalidCandidate(f"primitives: {name!r:.60} is not a name, or a built-in primitive's")
         self.code = code
         self._compiled: CompiledLoss | None = None
 

@@ -104,7 +104,10 @@ class Primitive:
             if name not in self.constants:
                 allowed = ", ".join(self.constants) or "none"
                 raise InvalidCandidate(f"{self.name} has no constant {name!r}; it has {allowed}")
-            checked[name] = self.constants[name].parameter.check(value)
+            try:
+                checked[name] = self.constants[name].parameter.check(value)
+            except OverflowError:  # an integer beyond any float
+                raise InvalidCandidate(f"{name}: a number beyond every range") from None
         return checked
 
     def resolve(self, params: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Value]:

@@ -11,10 +11,8 @@ import numpy as np
 from asi_evolve.errors import ConfigError, EvaluationFailure
 
 EXTRA = "pip install 'asi-evolve-engine[rl]'"
-_EXTRAS = {
-    "mujoco": "pip install 'asi-evolve-engine[rl-mujoco]'",
-    "ale_py": "pip install 'asi-evolve-engine[rl-atari]'",
-}
+EXTRA_MUJOCO = "pip install 'asi-evolve-engine[rl-mujoco]'"
+EXTRA_ATARI = "pip install 'asi-evolve-engine[rl-atari]'"
 
 
 @dataclass(frozen=True)
@@ -75,15 +73,14 @@ def make(name: str) -> Any:
             gymnasium.register_envs(ale_py)
             arguments["obs_type"] = "ram"
         return gymnasium.make(name, **arguments)
-    except ImportError as error:
-        missing = getattr(error, "name", None) or ("mujoco" if "mujoco" in str(error).lower() else "")
-        raise ConfigError(f"environments: {name!r} is not installed: {_EXTRAS.get(missing, EXTRA)}") from None
     except Exception as error:
-        # Gymnasium wraps a missing package in an error of its own.
+        # Gymnasium wraps a missing package in errors of its own, of several kinds.
         text = " ".join(str(error).split())
-        package = next((p for p in _EXTRAS if p.partition("_")[0] in text.lower()), None)
-        hint = f" ({_EXTRAS[package]})" if package else ""
-        raise ConfigError(f"environments: {name!r} cannot be made: {text[:200]}{hint}") from None
+        if name.startswith("ALE/") and isinstance(error, ImportError):
+            raise ConfigError(f"environments: {name!r} is not installed: {EXTRA_ATARI}") from None
+        if "mujoco is not installed" in text.lower():
+            raise ConfigError(f"environments: {name!r} is not installed: {EXTRA_MUJOCO}") from None
+        raise ConfigError(f"environments: {name!r} cannot be made: {text[:300]}") from None
 
 
 def describe(name: str, environment: Any) -> dict[str, Any]:
