@@ -24,6 +24,9 @@ from asi_evolve.domains.rl.metrics import aggregate, judge_curve
 
 STEPS = {"CartPole-v1": 330_000, "Acrobot-v1": 200_000}
 SETTINGS = {"Pendulum-v1": {"normalize_rewards": True, "gamma": 0.95, "epochs": 10}}
+# Without a limit on the change of the policy, data is used once. Group-relative returns need whole episodes.
+_ONCE, _LONG = {"epochs": 1, "horizon": 16, "minibatches": 1}, {"horizon": 128, "environments": 32}
+GRAPH_SETTINGS = {"reinforce": _ONCE, "a2c": _ONCE, "grpo": _LONG, "dapo": _LONG}
 
 
 def main():
@@ -44,7 +47,7 @@ def main():
     for graph in arguments.graph:
         scores = np.zeros((seeds, len(environments)))
         for e, name in enumerate(environments):
-            edit = Edit(params={"graph": graph, **SETTINGS.get(name, {})})
+            edit = Edit(params={"graph": graph, **SETTINGS.get(name, {}), **GRAPH_SETTINGS.get(graph, {})})
             candidate = Candidate([domain.apply(domain.baseline(), edit)])
             steps = 60_000 if arguments.quick else STEPS.get(name, 200_000)
             for seed in range(seeds):

@@ -559,12 +559,13 @@ def test_mutations_are_valid_and_different(seed, name):
 
 def test_mutations_repeat_for_a_seed_and_reach_far():
     seen, lines = set(), ""
-    for seed in range(40):
-        child, again = (mutate_graph(reference("ppo"), np.random.default_rng(seed)) for _ in range(2))
-        assert child.to_json() == again.to_json()
+    for seed in range(30):
+        child = mutate_graph(reference("ppo"), np.random.default_rng(seed))
+        if seed < 5:
+            assert child.to_json() == mutate_graph(reference("ppo"), np.random.default_rng(seed)).to_json()
         seen.add(child.hash)
         lines += "\n".join(reference("ppo").diff(child)) + "\n"
-    assert len(seen) >= 35
+    assert len(seen) >= 27
     for kind in ("+ node", "- node", "~ node", "+ edge", "- edge", "~ edge"):
         assert kind in lines
 

@@ -282,7 +282,7 @@ class _Learner:
             "actions": taken,
             "rewards": torch.from_numpy(rewards),
             "dones": torch.from_numpy(dones),
-            "mask": torch.ones(shape),
+            "mask": torch.from_numpy(self.real_steps(dones)),
             "old_values": values[:-1],
             "bootstrap_values": values[-1],
             "groups": torch.zeros(self.count, dtype=torch.int64),
@@ -296,6 +296,15 @@ class _Learner:
         if "visit_counts" in self.names:
             batch["visit_counts"] = self.count_visits(observations[:-1])
         return batch, seen[:-1]
+
+    def real_steps(self, dones: np.ndarray) -> np.ndarray:
+        """1 for the steps that count: all, or, for a graph that compares sequences, those of the sequence's first
+        episode, because a sum of rewards over parts of several says nothing."""
+        if "groups" not in self.names:
+            return np.ones_like(dones)
+        ended = np.cumsum(dones, axis=0) - dones
+        first: np.ndarray = (ended == 0).astype(np.float32)
+        return first
 
     def scaled_rewards(self, rewards: np.ndarray, dones: np.ndarray) -> np.ndarray:
         """Rewards over the deviation of the discounted return, bounded (Engstrom et al. 2020)."""
