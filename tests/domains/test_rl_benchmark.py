@@ -373,6 +373,41 @@ def test_rewards_cannot_be_claimed():
     assert judge.curve == []
 
 
+def test_a_language_model_edits_the_graph(tmp_path):
+    """Its operations become candidates; a mistake among them goes back with the reason."""
+    from asi_evolve.engine import Engine
+    from asi_evolve.knowledge.store import Store
+
+    says = {"statement": "smooth values help", "file": GRAPH_FILE, "metric": "score", "direction": "increase"}
+    says["minimum_effect"] = "1%"
+    good = [
+        {"op": "add_node", "node": "tc", "primitive": "temporal_consistency"},
+        {"op": "add_edge", "source": "values", "target": "tc"},
+        {"op": "add_edge", "source": "tc", "target": "loss_output", "transform": "ScaleBy(0.01)"},
+    ]
+    bad = [{"op": "add_edge", "source": "loss_output", "target": "gae", "port": "rewards"}]
+    analysis = {"text": "nothing", "phase": "analyze"}
+    lines = [{"phase": "design", "text": {**says, "operations": x}} for x in (bad, good)]
+    script = tmp_path / "script.jsonl"
+    script.write_text("\n".join(map(json.dumps, [*lines, analysis])))
+    config = {
+        "seed": 0,  # with which the file to be edited is the graph
+        "cycles": 1,
+        "workers": 2,
+        "benchmark": {"name": "rl", "options": {"full_steps": 600, "tests": 1}},
+        "cascade": {"isolated": {"budget": 1.0, "time_limit": 60}, "full": {"seeds": 1}, "confirm_seeds": 0},
+        "design": {"proposals": 1, "code_share": 1.0, "fill": False},
+        "llm": {"provider": "recorded", "recording": str(script)},
+    }
+    Engine(config, tmp_path / "run").run()
+    store = Store(tmp_path / "run" / "run.db", read_only=True)
+    made = store.proposals()
+    store.close()
+    assert [p["status"] for p in made] == ["invalid", "admitted"]
+    assert "cycle: " in made[0]["cause"]
+    assert made[1]["kind"] == "code"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("package", "name"), [("mujoco", "Hopper-v5"), ("ale_py", "ALE/Pong-v5")])
 def test_optional_environments(package, name):

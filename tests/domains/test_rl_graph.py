@@ -15,7 +15,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from asi_evolve.domains.algorithm import PRIMITIVES, RLAlgorithmGraph, ScaleBy, Transform, operations, reference
 from asi_evolve.domains.algorithm.code_slot import TEMPLATE, declared
 from asi_evolve.domains.algorithm.compile import minibatch
-from asi_evolve.domains.algorithm.edits import MAX_OPERATIONS, apply_operations, edit_schema
+from asi_evolve.domains.algorithm.edits import MAX_OPERATIONS, apply_operations, operations_schema
 from asi_evolve.domains.algorithm.graph_features import SIZE, graph_features
 from asi_evolve.domains.algorithm.mutate import mutate_graph
 from asi_evolve.domains.algorithm.probe import example_batch
@@ -626,7 +626,7 @@ class TestEdits:
             if "items" in schema:
                 walk(schema["items"])
 
-        walk(edit_schema())
+        walk(operations_schema())
 
 
 class TestCodeSlot:

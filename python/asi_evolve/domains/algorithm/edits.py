@@ -21,8 +21,8 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def edit_schema() -> dict[str, Any]:
-    """JSON schema of ``{"operations": [...]}``, in the few keywords that every server enforces."""
+def operations_schema() -> dict[str, Any]:
+    """JSON schema of a list of operations, in the few keywords that every server enforces."""
     name = {"type": "string", "maxLength": 48}
     operation = {
         "type": "object",
@@ -35,15 +35,11 @@ def edit_schema() -> dict[str, Any]:
             "port": name,
             "transform": {"type": "string", "maxLength": 60},
             "param": name,
-            "value": {"type": "number"},
+            "value": {"type": "number", "minimum": -1000, "maximum": 1000},
         },
         "required": ["op"],
     }
-    return {
-        "type": "object",
-        "properties": {"operations": {"type": "array", "items": operation, "maxItems": MAX_OPERATIONS}},
-        "required": ["operations"],
-    }
+    return {"type": "array", "items": operation, "maxItems": MAX_OPERATIONS}
 
 
 def apply_operations(graph: RLAlgorithmGraph, operations: Any) -> RLAlgorithmGraph:
@@ -51,8 +47,8 @@ def apply_operations(graph: RLAlgorithmGraph, operations: Any) -> RLAlgorithmGra
 
     Args:
         graph: what is edited; left as it is.
-        operations: see :func:`edit_schema`. ``port`` and ``transform`` may be left out; ``remove_edge`` without a port
-            removes every edge between the two.
+        operations: see :func:`operations_schema`. ``port`` and ``transform`` may be left out; ``remove_edge`` without a
+            port removes every edge between the two.
 
     Raises:
         InvalidCandidate: an operation is malformed or cannot be applied; the message counts from 1.

@@ -11,7 +11,7 @@ import numpy as np
 from asi_evolve.candidate import Component, Edit, thaw
 from asi_evolve.domain import ParametricDomain
 from asi_evolve.domains.algorithm.code_slot import CODE_FILE, NAME, TEMPLATE, declared
-from asi_evolve.domains.algorithm.edits import apply_operations, edit_schema
+from asi_evolve.domains.algorithm.edits import apply_operations, operations_schema
 from asi_evolve.domains.algorithm.graph import RLAlgorithmGraph
 from asi_evolve.domains.algorithm.graph_features import graph_features
 from asi_evolve.domains.algorithm.mutate import mutate_graph
@@ -128,6 +128,6 @@ class RLGraphDomain(ParametricDomain):
         code = code_statistics(component.files[CODE_FILE]) if uses_code(component.files) else code_statistics("")
         return np.concatenate([self.space.encode(params), graph_features(graph_of_files(component.files)), code])
 
-    def edit_schema(self) -> dict[str, Any]:
-        """JSON schema of a list of graph edits, for a language model; see :mod:`algorithm.edits`."""
-        return edit_schema()
+    def operations_schema(self, path: str) -> dict[str, Any] | None:
+        """JSON schema of a list of graph edits, for a language model; see :mod:`asi_evolve.domains.algorithm.edits`."""
+        return operations_schema() if path == GRAPH_FILE else None
