@@ -13,9 +13,9 @@ from asi_evolve.domain import Benchmark
 from asi_evolve.errors import ConfigError
 
 BUILT_IN = {
-    "rl": "asi_evolve.domains.rl.benchmark:RLBenchmark",
     "lm": "asi_evolve.domains.lm:LanguageModelBenchmark",
     "synthetic": "asi_evolve.domains.synthetic:SyntheticBenchmark",
+    "rl": "asi_evolve.domains.rl.benchmark:RLBenchmark",
 }
 
 
