@@ -54,6 +54,7 @@ class RLAlgorithmGraph:
 
     ``batch``, where the graph is evaluated, is a mapping of tensors; T steps of N sequences, time first. Only those are
     needed that the graph has an input node for. All float tensors have one dtype.
+    :func:`asi_evolve.domains.algorithm.probe.example_batch` makes a random one.
 
     ======================================================  =========================================================
     ``logits``                                              float [T, N, A], of the current policy, with gradient; or

@@ -83,10 +83,6 @@ def _pick(items: Collection[_T], rng: np.random.Generator) -> _T:
     return list(items)[int(rng.integers(len(items)))]
 
 
-def _types(graph: RLAlgorithmGraph) -> dict[str, str]:
-    return check_structure(graph)
-
-
 def _meanings(graph: RLAlgorithmGraph) -> dict[str, str]:
     """What each node's value means: that of its primitive, else that of its first input."""
     found: dict[str, str] = {}
@@ -118,7 +114,7 @@ def _source(
     if port in _FLAGS:
         chosen = [n for n in fits if n == port] or [n for n in fits if fits[n] == "flag"]
     elif rng.random() >= _FREEDOM:
-        # No use for flags and counts as numbers, and none for a port's twin: a ratio of two old log-probabilities.
+        # Predictions are of the current networks, what is called old of the recorded ones; flags are no numbers.
         sensible = [n for n in fits if fits[n] not in ("flag", "count")]
         alike = [n for n in fits if fits[n] == wanted]
         named = [n for n in alike if n == port]
@@ -195,7 +191,7 @@ def _add_term(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collect
 
 def _insert(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collection[str]) -> None:
     """A primitive in the middle of an edge."""
-    types = _types(graph)
+    types = check_structure(graph)
     edge = _pick(
         [e for e in graph.edges if types[e.source] in TENSORS and graph.primitive(e.target).kind != "step"], rng
     )
@@ -220,7 +216,7 @@ def _insert(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collectio
 
 def _extend(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collection[str]) -> None:
     """A bonus or another [T, N] term added to a value on an edge."""
-    types, means = _types(graph), _meanings(graph)
+    types, means = check_structure(graph), _meanings(graph)
     wanted = ("reward", "advantage", "penalty")
     edge = _pick([e for e in graph.edges if types[e.source] == TN and means[e.source] in wanted
                   and graph.primitive(e.target).kind == "operation"], rng)  # fmt: skip
@@ -250,7 +246,7 @@ def _behind(graph: RLAlgorithmGraph, id: str) -> set[str]:
 
 def _remove(graph: RLAlgorithmGraph, rng: np.random.Generator, _: Collection[str]) -> None:
     """A term of the loss, an optional input, or a node that can be bridged."""
-    types = _types(graph)
+    types = check_structure(graph)
 
     def loose(e: Edge) -> bool:
         port = graph.primitive(e.target).ports[e.port]
@@ -281,7 +277,7 @@ def _rewire(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collectio
 
 def _replace(graph: RLAlgorithmGraph, rng: np.random.Generator, inputs: Collection[str]) -> None:
     """Another primitive of the same family for a node, or of any family with the same output."""
-    types = _types(graph)
+    types = check_structure(graph)
     id = _pick([n for n in graph.nodes if graph.primitive(n).kind in ("operation", "step")], rng)
     old = graph.primitive(id)
     outputs = (old.output, types[id], TENSOR)

@@ -78,6 +78,8 @@ def distribution(batch: Mapping[str, Tensor], prefix: str) -> Policy:
     """The policy that a batch describes by ``<prefix>logits``, or ``<prefix>mean`` and ``<prefix>log_std``."""
     if f"{prefix}logits" in batch:
         return Categorical(batch[f"{prefix}logits"])
+    if f"{prefix}mean" not in batch:
+        raise KeyError(f"{prefix}logits")
     return Gaussian(batch[f"{prefix}mean"], batch[f"{prefix}log_std"])
 
 

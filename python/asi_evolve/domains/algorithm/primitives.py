@@ -273,7 +273,7 @@ _SHAPING = (
         {"old_log_probs": _CONSTANT},
         _real("beta", 0.01, 1e-4, 10.0, "weight", log=True),
         "-beta log pi_old(a_t | s_t): the soft reward",
-        "Haarnoja et al. 2017, eq. 1",
+        "Haarnoja et al. 2017 (soft Q-learning)",
         family="reward",
     ),
 )
@@ -359,7 +359,7 @@ _POLICY = (
             **_real("limit", 3.0, 1.0, 20.0, "largest ratio that counts where the advantage is negative", log=True),
         },
         "the clipped surrogate, at most -limit sg(A_t) where A_t < 0",
-        "Ye et al. 2020, eq. 5",
+        "Ye et al. 2020 (dual-clip PPO)",
         family="policy loss",
     ),
 )
@@ -543,7 +543,7 @@ _OUTPUTS = (
         _STEP_PORTS,
         {**_RATE, **_real("momentum", 0.9, 0.0, 0.99, "momentum")},
         "b = momentum b + g; theta -= rate b",
-        "Sutskever et al. 2013, eq. 1",
+        "Sutskever et al. 2013",
         kind="step",
         family="output",
     ),

@@ -80,9 +80,9 @@ def aggregate(
     scores: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
     """Interquartile mean with its percentile interval by stratified bootstrap: seeds are drawn with replacement within
-    each environment (Agarwal et al. 2021, sections 4.1 and 4.3).
+    each environment (Agarwal et al. 2021, as in rliable).
 
-    Written out because their package needs four others for these lines.
+    Written out because rliable needs four more packages for these lines.
 
     Args:
         scores: float (seeds, environments), normalised.
