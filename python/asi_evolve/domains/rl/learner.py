@@ -290,7 +290,8 @@ class _Learner:
         }
         agents = {"old_": self.agent} | ({"reference_": self.reference} if self.reference else {})
         for prefix, agent in agents.items():
-            described = {k: v.view(*shape, -1) for k, v in agent.policy(flat).items()}
+            # Copies: a log_std that is the weights themselves would follow the updates.
+            described = {k: v.reshape(*shape, -1).clone() for k, v in agent.policy(flat).items()}
             batch[f"{prefix}log_probs"] = _policy(described).log_prob(taken)
             batch |= {f"{prefix}{k}": v for k, v in described.items()}
         if "visit_counts" in self.names:
