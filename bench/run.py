@@ -17,7 +17,7 @@ from pathlib import Path
 from asi_evolve import _native
 
 HERE = Path(__file__).parent
-NAMES = ("linear_attention", "pareto")
+NAMES = ("linear_attention", "pareto", "rl_graph")
 
 
 def machine():

@@ -15,6 +15,7 @@ from asi_evolve.errors import ConfigError
 BUILT_IN = {
     "lm": "asi_evolve.domains.lm:LanguageModelBenchmark",
     "synthetic": "asi_evolve.domains.synthetic:SyntheticBenchmark",
+    "rl": "asi_evolve.domains.rl.benchmark:RLBenchmark",
 }
 
 

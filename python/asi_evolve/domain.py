@@ -31,7 +31,12 @@ class Stage:
 @runtime_checkable
 class Domain(Protocol):
     """One searchable part of a training system. :class:`ParametricDomain` implements all of it from a list of
-    parameters; override what you need."""
+    parameters; override what you need.
+
+    A domain may also have a method ``operations_schema(path) -> schema | None``: the JSON schema of a list of edits
+    that a language model writes instead of text for that file. :meth:`apply` then gets the file's new text as
+    ``{"operations": [...]}``.
+    """
 
     name: str
 

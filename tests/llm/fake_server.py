@@ -17,6 +17,8 @@ def sample(schema, rng):
     kind = schema["type"]
     if kind == "object":
         return {name: sample(part, rng) for name, part in schema["properties"].items()}
+    if kind == "array":
+        return [sample(schema["items"], rng) for _ in range(rng.randint(1, min(4, schema["maxItems"])))]
     if kind == "string":
         words = " ".join(rng.choices(["wider", "layers", "help", "small", "models", "<b>bold</b>"], k=6))
         return words[: schema.get("maxLength", 100)]

@@ -39,6 +39,7 @@ PARETO = {
 CAUSALITY = "tests/domains/test_lm_judge.py"
 RESUME = "tests/loop/test_resume.py"
 SANDBOX = "tests/execution/test_sandbox.py"
+GRAPH = "tests/domains/test_rl_graph.py"
 PYTHON = {
     "causality: never checked": ("domains/lm_judge.py", "if wrong.any():", "if False:", CAUSALITY),
     "causality: off by one": ("domains/lm_judge.py", "<= held_out.cuts[:, None])\n    if", "< held_out.cuts[:, None])\n    if", CAUSALITY),
@@ -57,6 +58,15 @@ PYTHON = {
     "sandbox: no memory limit": ("execution/supervise.py", "elif total > self.limits.memory_bytes:", "elif False:", SANDBOX),
     "sandbox: no limit of processes": ("execution/supervise.py", "if tasks > self.limits.processes + 3:", "if False:", SANDBOX),
     "sandbox: no system-call filter": ("execution/sandbox.py", "if bare and seccomp.available():", "if False:", SANDBOX),
+    "graph: lambda is not used": ("domains/algorithm/operations.py", "return _scan(delta, lam * discount,", "return _scan(delta, discount,", GRAPH),
+    "graph: the upper clip is the lower one": ("domains/algorithm/operations.py", "minus = -_stopped(advantages)\n    return torch.maximum(ratio * minus, ratio.clamp(1 - low, 1 + high)", "minus = -_stopped(advantages)\n    return torch.maximum(ratio * minus, ratio.clamp(1 - low, 1 + low)", GRAPH),
+    "graph: transforms are dropped": ("domains/algorithm/compile.py", "text = transform.code(text)", "pass", GRAPH),
+    "graph: minibatches may tear sequences": ("domains/algorithm/compile.py", "any(kinds[n].columns for n in rest_nodes)", "False", GRAPH),
+    "graph: detached edges count as a path": ("domains/algorithm/check.py", 'any(t.name == "Detach" for t in edge.transforms)', "False", GRAPH),
+    "graph: names are part of the hash": ("domains/algorithm/graph.py", "content_hash([node.primitive, self.primitive(id).check(node.params), inputs])", "content_hash([id, node.primitive, self.primitive(id).check(node.params), inputs])", GRAPH),
+    "rl: unfinished candidates count": ("domains/rl/environments.py", 'return self._phase == "done"', "return True", "tests/domains/test_rl_benchmark.py"),
+    "rl: time limits end the value": ("domains/rl/learner.py", "rewards[t, n] += self.gamma * value", "pass", "tests/domains/test_rl_learner.py"),
+    "rl: questions pile up": ("execution/supervise.py", "if self.pending:  # whoever", "if False:  # whoever", "tests/execution/test_exchange.py"),
 }  # fmt: skip
 
 

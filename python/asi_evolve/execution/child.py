@@ -9,6 +9,7 @@ import contextlib
 import linecache
 import os
 import resource
+import select
 import signal
 import sys
 import traceback
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asi_evolve.execution import frames, procfs, reporting
+from asi_evolve.execution import exchange, frames, procfs, reporting
 
 _MAX_REQUEST = 1 << 33
 _MODULE = "candidate"
@@ -36,6 +37,8 @@ def main(request_fd: int, result_fd: int, parent: int) -> None:
     write_files(request["files"])
     sys.path[:0] = request["path"]
     reporting.connect(lambda fraction, note: write_frame(result_fd, "progress", [fraction, note]))
+    if request["asks"]:
+        exchange.connect(lambda question: _ask(request_fd, result_fd, question))
     try:
         if request["level"] == "landlock":
             _landlock(request["readable"], request["listable"], os.getcwd())
@@ -63,8 +66,15 @@ def read_frame(fd: int) -> Any:
             return value
 
 
+def _ask(request_fd: int, result_fd: int, question: Any) -> Any:
+    write_frame(result_fd, "question", question)
+    return read_frame(request_fd)
+
+
 def write(fd: int, parts: Sequence[bytes | memoryview]) -> None:
     """All of the parts, in order."""
+    if sum(map(len, parts)) <= select.PIPE_BUF:  # one system call for a small frame
+        parts = [b"".join(parts)]
     for part in parts:
         view = memoryview(part)
         while view:

@@ -11,6 +11,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 PREFIX = struct.Struct("<4sIQ")
@@ -71,14 +72,21 @@ def _pack(value: Any, buffers: list[Any], described: list[Any]) -> Any:
 
         if isinstance(value, np.generic) and value.dtype.name in _DTYPES:
             return value.item()
-        if isinstance(value, np.ndarray) and value.dtype.name in _DTYPES:
+        if isinstance(value, np.ndarray) and (name := _name(value.dtype)) is not None:
             array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
             buffers.append(array.reshape(-1).view("uint8").data)
-            described.append([value.dtype.name, list(value.shape)])
+            described.append([name, list(value.shape)])
             return {"$buffer": len(buffers) - 1}
         if isinstance(value, np.ndarray):
             raise FrameError(f"value: array of dtype {value.dtype}; allowed: {', '.join(sorted(_DTYPES))}")
     raise FrameError(f"value: {type(value).__name__} is neither a JSON value, nor a numpy array, nor bytes")
+
+
+@lru_cache(maxsize=64)
+def _name(dtype: Any) -> str | None:
+    """The name of an allowed dtype, else None. numpy works a name out anew every time, which takes longer than sending
+    a small array."""
+    return str(dtype.name) if dtype.name in _DTYPES else None
 
 
 def decode(header: bytes | bytearray, payload: bytearray) -> tuple[str, Any]:

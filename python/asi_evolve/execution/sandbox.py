@@ -14,7 +14,7 @@ from typing import Any
 from asi_evolve.candidate import check_path
 from asi_evolve.execution import frames, levels, procfs, seccomp
 from asi_evolve.execution.limits import MEBIBYTE, Limits, Result
-from asi_evolve.execution.supervise import OnProgress, supervise
+from asi_evolve.execution.supervise import OnProgress, OnQuestion, supervise
 
 _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM", "BLIS", "TBB")
 _SCRATCH = "/tmp"
@@ -79,6 +79,7 @@ class Sandbox:
         read_only: Sequence[str] = (),
         hidden: Sequence[str] = (),
         on_progress: OnProgress | None = None,
+        on_question: OnQuestion | None = None,
         limits: Limits | None = None,
         cancel: threading.Event | None = None,
     ) -> Result:
@@ -92,6 +93,8 @@ class Sandbox:
             read_only: absolute paths that can be read inside, at the same place.
             hidden: absolute paths of files that cannot be read inside although a directory around them can.
             on_progress: called with (fraction, note) for every message from :func:`asi_evolve.execution.progress`.
+            on_question: answers what the code asks by :func:`asi_evolve.execution.ask`; called between two reads of
+                the channel, so its time counts against the wall clock. What it raises ends the run and is raised here.
             limits: instead of the sandbox's own.
             cancel: kills the run when set.
 
@@ -119,6 +122,7 @@ class Sandbox:
             "limits": _rlimits(limits),
             "readable": readable,
             "listable": listable,
+            "asks": on_question is not None,
         }
         extra: list[int] = []
         try:
@@ -146,6 +150,7 @@ class Sandbox:
                 cwd=None if bare else scratch,
                 pass_fds=extra,
                 on_progress=on_progress,
+                on_question=on_question,
                 cancel=cancel,
             )
         finally:

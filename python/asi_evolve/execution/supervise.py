@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asi_evolve.execution import procfs
-from asi_evolve.execution.frames import FrameError, FrameReader
+from asi_evolve.execution.frames import FrameError, FrameReader, encode
 from asi_evolve.execution.limits import Limits, Status, Usage
 
 OnProgress = Callable[[float, str], None]
+OnQuestion = Callable[[Any], Any]
 
 _TICK = 0.05  # seconds between two looks at the tree
 _CHUNK = 1 << 20
@@ -47,6 +48,7 @@ def supervise(
     cwd: str | None = None,
     pass_fds: Sequence[int] = (),
     on_progress: OnProgress | None = None,
+    on_question: OnQuestion | None = None,
     cancel: threading.Event | None = None,
     watch_memory: bool = True,
 ) -> Ending:
@@ -63,6 +65,7 @@ def supervise(
         cwd: working directory.
         pass_fds: further descriptors to inherit.
         on_progress: gets every progress frame (fraction, note).
+        on_question: answers question frames; what it raises is raised here, after the tree has been ended.
         cancel: when set, the tree is killed.
         watch_memory: False leaves memory and process limits to others.
     """
@@ -92,6 +95,7 @@ def supervise(
         request,
         limits,
         on_progress=on_progress,
+        on_question=on_question,
         cancel=cancel,
         watch_memory=watch_memory,
         start=start,
@@ -114,12 +118,15 @@ class _Run:
         limits: Limits,
         *,
         on_progress: OnProgress | None,
+        on_question: OnQuestion | None,
         cancel: threading.Event | None,
         watch_memory: bool,
         start: float,
     ) -> None:
         self.process, self.limits, self.start = process, limits, start
-        self.on_progress, self.cancel, self.watch_memory = on_progress, cancel, watch_memory
+        self.on_progress, self.on_question, self.cancel = on_progress, on_question, cancel
+        self.watch_memory = watch_memory
+        self.answer: Callable[[Any], None] | None = None
         self.pending = [memoryview(part).cast("B") for part in request if len(part)]
         self.reader = FrameReader(limits.result_bytes)
         self.ending = Ending()
@@ -152,6 +159,13 @@ class _Run:
             selector.register(exited, selectors.EVENT_READ, "exit")
             if self.pending:
                 selector.register(request_write, selectors.EVENT_WRITE, "request")
+
+            def answer(value: Any) -> None:
+                self.pending = [memoryview(b"".join(encode("answer", value)))]
+                if self.write(request_write):
+                    selector.register(request_write, selectors.EVENT_WRITE, "request")
+
+            self.answer = answer
             try:
                 while not self.decided:
                     now = time.monotonic()
@@ -241,6 +255,11 @@ class _Run:
             allowed = self.messages <= 20 + _PROGRESS_RATE * (time.monotonic() - self.start)
             if self.on_progress is not None and known and allowed:
                 self.on_progress(float(fraction), note[:120])
+        elif kind == "question" and self.on_question is not None and self.answer is not None:
+            if self.pending:  # whoever waits for an answer has read everything before it
+                self.decide("protocol", "a question before the answer to the last one was read")
+            else:
+                self.answer(self.on_question(value))
         elif kind == "result":
             self.decide("ok", "", value)
         elif kind == "error" and isinstance(value, dict):

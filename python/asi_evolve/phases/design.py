@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -160,6 +161,7 @@ class _Design:
             costs=", ".join(benchmark.costs),
             domain=slot.domain,
             kind=slot.kind,
+            operations=slot.kind == "code" and _operations(domain, self._code_file(component, slot.domain)) is not None,
             description=domain.describe(),
         )
         user = render(
@@ -205,12 +207,16 @@ class _Design:
             options = [_assignment(p.name, v) for p in domain.space for v in p.options(component.params[p.name])]
             change: dict[str, Any] = {"change_1": {"enum": options}, "change_2": {"enum": ["none", *options]}}
         else:
-            change = {
-                "file": {"enum": [self._code_file(component, domain.name)]},
-                "edit": {"enum": ["rewrite", "replace"]},
-                "search": {"type": "string", "maxLength": 2000},
-                "content": {"type": "string", "maxLength": 6000},
-            }
+            path = self._code_file(component, domain.name)
+            change = {"file": {"enum": [path]}}
+            if (operations := _operations(domain, path)) is not None:
+                change["operations"] = operations
+            else:
+                change |= {
+                    "edit": {"enum": ["rewrite", "replace"]},
+                    "search": {"type": "string", "maxLength": 2000},
+                    "content": {"type": "string", "maxLength": 6000},
+                }
         properties = {**statement, **change, **prediction}
         return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
@@ -393,7 +399,16 @@ def _parse(domain: Domain, name: str, text: str) -> Any:
         raise InvalidCandidate(f"{name}: {text!r} is not a number") from None
 
 
+def _operations(domain: Domain, path: str) -> Mapping[str, Any] | None:
+    """Schema of the edits that a domain takes instead of text for a file; None for the most."""
+    ask_for = getattr(domain, "operations_schema", None)
+    schema: Mapping[str, Any] | None = None if ask_for is None else ask_for(path)
+    return schema
+
+
 def _code_edit(answer: Mapping[str, Any]) -> Edit:
+    if "operations" in answer:
+        return Edit(files={answer["file"]: json.dumps({"operations": answer["operations"]})})
     path, content = answer["file"], answer["content"]
     if not content.strip():
         raise InvalidEdit("content: empty")

@@ -11,6 +11,7 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from markupsafe import Markup
 from asi_evolve import __version__
 from asi_evolve.candidate import thaw
 from asi_evolve.domain import Benchmark
-from asi_evolve.errors import RunDirectoryError
+from asi_evolve.domains.rl.domain import GRAPH_FILE, graph_of_files
+from asi_evolve.errors import InvalidCandidate, RunDirectoryError
 from asi_evolve.fitness import STAGES
 from asi_evolve.knowledge.store import Row
 from asi_evolve.report import figures
@@ -76,6 +78,7 @@ def render(summary: Summary) -> str:
         count=count,
         value=_value,
         prediction=_prediction,
+        drawn=_drawn,
     )
     template = resources.files("asi_evolve.report").joinpath("template.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(_context(summary))
@@ -130,6 +133,16 @@ def _context(summary: Summary) -> dict[str, Any]:
         "unit": lambda name: _UNITS.get(name, ""),
         "finite": math.isfinite,
     }
+
+
+def _drawn(text: str, path: str, files: Mapping[str, str]) -> Markup | str:
+    """The drawing of an algorithm graph; nothing for other files and for graphs that cannot be read."""
+    if path != GRAPH_FILE:
+        return ""
+    try:
+        return Markup(f'<div style="overflow-x:auto">{graph_of_files(files).svg()}</div>')
+    except InvalidCandidate:
+        return ""
 
 
 def _front(summary: Summary, valued: list[Any], name: str, title: str) -> Markup | str:

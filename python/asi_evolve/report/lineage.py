@@ -9,6 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from asi_evolve.candidate import Component
+from asi_evolve.domains.rl.domain import GRAPH_FILE, graph_of_files
+from asi_evolve.errors import InvalidCandidate
 from asi_evolve.fitness import STAGES, t_interval
 from asi_evolve.report.summary import Summary
 
@@ -151,9 +153,20 @@ def change(before: Component, after: Component, source: str | None = None) -> Ch
     lines: list[tuple[str, str]] = []
     for path in sorted({*before.files, *after.files}):
         a, b = before.files.get(path, ""), after.files.get(path, "")
+        if path == GRAPH_FILE and (told := _graph_difference(before, after)):
+            lines += [("file", path), *((_kind(line), line) for line in told)]
+            continue
         for line in difflib.unified_diff(a.splitlines(), b.splitlines(), f"a/{path}", f"b/{path}", lineterm=""):
             lines.append((_kind(line), line))
     return Change(after.domain, source, params, tuple(lines))
+
+
+def _graph_difference(before: Component, after: Component) -> list[str]:
+    """What changed in an algorithm graph; nothing where one of the two cannot be read."""
+    try:
+        return graph_of_files(before.files).diff(graph_of_files(after.files))
+    except InvalidCandidate:
+        return []
 
 
 def _kind(line: str) -> str:
