@@ -53,8 +53,12 @@ def _plans() -> dict[str, tuple[Plan, Plan]]:
             Plan("lm", domains),
             Plan("lm", domains, short, isolated=early, seeds=2, candidates=4),
         )
-        for name, domains in (("architecture", every[:1]), ("data", every[2:]), ("triple", every))
+        for name, domains in (("architecture", every[:1]), ("data", every[2:]))
     }
+    plans["triple"] = (
+        Plan("joint", every),
+        Plan("joint", every, {**short, "answers": 512}, isolated=early, seeds=2, candidates=2),
+    )
     cart_pole = {"environments": ["CartPole-v1"], "full_steps": 20_000}
     plans["algorithm"] = (
         Plan("rl", ("algorithm",), {"environments": ["CartPole-v1", "Acrobot-v1"]}, seeds=5),

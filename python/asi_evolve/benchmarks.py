@@ -14,6 +14,7 @@ from asi_evolve.errors import ConfigError
 
 BUILT_IN = {
     "lm": "asi_evolve.domains.lm:LanguageModelBenchmark",
+    "joint": "asi_evolve.domains.lm_joint:JointBenchmark",
     "synthetic": "asi_evolve.domains.synthetic:SyntheticBenchmark",
     "rl": "asi_evolve.domains.rl.benchmark:RLBenchmark",
 }

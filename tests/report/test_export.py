@@ -16,7 +16,7 @@ from asi_evolve.cli import main
 from asi_evolve.domain import Stage
 from asi_evolve.domains import lm_export, lm_judge
 from asi_evolve.domains.architecture import model_files
-from asi_evolve.domains.lm import LanguageModelBenchmark, _Evaluation
+from asi_evolve.domains.lm import Evaluation, LanguageModelBenchmark
 from asi_evolve.errors import ConfigError, RunDirectoryError
 from asi_evolve.report.export import export_best
 
@@ -149,7 +149,7 @@ def compared(benchmark, tmp_path_factory):
         benchmark.export(candidate, root / name / "export")
         # The code slot is checked against the parameter that says the same, so that no sandbox is needed here.
         same = triple(benchmark, {"data": {"weight_noise": 0.0}}) if name == "code" else candidate
-        evaluation = _Evaluation(benchmark, same, Stage("full", 1.0, 60.0), SEED)
+        evaluation = Evaluation(benchmark, same, Stage("full", 1.0, 60.0), SEED)
         selections[name] = evaluation.curate()
         windows = lm_judge.training_windows(corpus, selections[name], WINDOWS, LENGTH, evaluation.rng(1))
         np.save(root / name / "windows.npy", windows)

@@ -33,7 +33,7 @@ from asi_evolve.execution import Limits, Result, Sandbox, progress
 from asi_evolve.execution.limits import MEBIBYTE
 
 _KINDS = {"timeout": "timeout", "memory": "memory", "protocol": "protocol", "crash": "crash", "error": "crash"}
-_ENTRY = "from asi_evolve.domains.lm_runner import {name}\n"
+_ENTRY = "from asi_evolve.domains.{module} import {name}\n"
 
 
 class LanguageModelBenchmark(BenchmarkBase):
@@ -125,7 +125,7 @@ class LanguageModelBenchmark(BenchmarkBase):
         Raises:
             EvaluationFailure: with the kind of what went wrong. CorpusError: the corpus has gone.
         """
-        run = _Evaluation(self, candidate, stage, seed)
+        run = Evaluation(self, candidate, stage, seed)
         selection = run.curate()
         weights, training = run.train(selection)
         bits, flops = run.judge(weights)
@@ -137,7 +137,9 @@ class LanguageModelBenchmark(BenchmarkBase):
         }
 
 
-class _Evaluation:
+class Evaluation:
+    """The parts of one evaluation; see the module."""
+
     def __init__(self, benchmark: LanguageModelBenchmark, candidate: Candidate, stage: Stage, seed: int) -> None:
         self.benchmark, self.candidate, self.stage, self.seed = benchmark, candidate, stage, seed
         self.corpus = benchmark.corpus()
@@ -146,12 +148,20 @@ class _Evaluation:
         self.architecture = thaw(candidate.architecture.params)
 
     def rng(self, purpose: int) -> np.random.Generator:
+        """The random stream of a purpose, the same for every candidate."""
         return np.random.default_rng([self.benchmark.data_seed, self.seed, purpose])
 
     def run(
-        self, what: str, inputs: dict[str, Any], files: Mapping[str, str], result_bytes: int, span: tuple[float, float]
+        self,
+        what: str,
+        inputs: dict[str, Any],
+        files: Mapping[str, str],
+        result_bytes: int,
+        span: tuple[float, float],
+        *,
+        module: str = "lm_runner",
     ) -> Result:
-        """Runs one function of :mod:`lm_runner` in a fresh sandbox, with what is left of the time.
+        """Runs one function of :mod:`lm_runner`, or another module, in a fresh sandbox, with what is left of the time.
 
         Raises:
             EvaluationFailure: it did not answer.
@@ -162,7 +172,7 @@ class _Evaluation:
         low, high = span
         known = self.sandbox.limits
         result = self.sandbox.run(
-            _ENTRY.format(name=what),
+            _ENTRY.format(module=module, name=what),
             what,
             inputs,
             files=files,
@@ -183,6 +193,7 @@ class _Evaluation:
     # -- A ------------------------------------------------------------------------------------------------------------
 
     def curate(self) -> Selection:
+        """What the data pipeline selects. Raises EvaluationFailure."""
         corpus, component = self.corpus, self.candidate.data
         statistics = {name: corpus.statistics[:, i] for i, name in enumerate(NAMES)}
         if component.params["quality"] in LIKE_REFERENCE and component.params["quality_strength"]:
@@ -235,22 +246,45 @@ class _Evaluation:
 
     # -- B ------------------------------------------------------------------------------------------------------------
 
-    def train(self, selection: Selection) -> tuple[dict[str, np.ndarray], Result]:
+    def training_spec(self) -> dict[str, Any]:
+        """Settings of the training: those of the candidate."""
+        spec: dict[str, Any] = thaw(self.candidate.algorithm.params)
+        return spec
+
+    def training_files(self) -> dict[str, str]:
+        """Files of the training: those of the candidate's algorithm."""
+        return dict(self.candidate.algorithm.files)
+
+    def windows(self, selection: Selection) -> np.ndarray:
+        """Training bytes, as many for every candidate of the stage: uint8 (windows, length + 1)."""
         b = self.benchmark
-        steps = max(1, round(b.full_steps * self.stage.budget))
+        count = max(1, round(b.full_steps * self.stage.budget)) * b.batch_size
         draws = {name: self.candidate.data.params[name] for name in ("max_repeats", "order")}
-        count = steps * b.batch_size
-        windows = lm_judge.training_windows(self.corpus, selection, count, b.length, self.rng(1), **draws)
+        return lm_judge.training_windows(self.corpus, selection, count, b.length, self.rng(1), **draws)
+
+    def train(self, selection: Selection) -> tuple[dict[str, np.ndarray], Result]:
+        """Trained weights, and what the sandbox used. Raises EvaluationFailure."""
+        b = self.benchmark
         inputs = {
             "architecture": self.architecture,
-            "spec": thaw(self.candidate.algorithm.params),
-            "windows": windows,
+            "spec": self.training_spec(),
+            "windows": self.windows(selection),
             "seed": self.seed,
             "threads": b.threads,
             "limit": b.max_parameters,
         }
-        files = {**model_files(self.candidate.architecture), **self.candidate.algorithm.files}
+        files = {**model_files(self.candidate.architecture), **self.training_files()}
         result = self.run("train", inputs, files, 16 * b.max_parameters + (1 << 20), (0.1, 0.85))
+        return self.checked_weights(result, "train"), result
+
+    def checked_weights(
+        self, result: Result, what: str, like: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The weights in a sandbox's answer: finite arrays, with the names and shapes of ``like`` where it is given.
+
+        Raises:
+            EvaluationFailure: there are none, or the sandbox says why.
+        """
         answer = result.value if isinstance(result.value, dict) else {}
         if "invalid" in answer:
             raise EvaluationFailure("invalid", str(answer["invalid"])[:2000])
@@ -258,11 +292,13 @@ class _Evaluation:
             raise EvaluationFailure("non-finite", str(answer["non_finite"])[:2000])
         weights = answer.get("weights")
         if not isinstance(weights, dict) or not all(isinstance(w, np.ndarray) for w in weights.values()):
-            raise EvaluationFailure("protocol", "train: the answer holds no weights")
+            raise EvaluationFailure("protocol", f"{what}: the answer holds no weights")
+        if like is not None and {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in like.items()}:
+            raise EvaluationFailure("protocol", f"{what}: the weights have other names or shapes than before")
         for name, weight in weights.items():
             if not np.isfinite(weight).all():
                 raise EvaluationFailure("non-finite", f"weights: {name} has NaN or infinity")
-        return weights, result
+        return weights
 
     # -- C ------------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from asi_evolve.domains.algorithm.primitives import describe_primitives
 from asi_evolve.domains.algorithm.reference import NAMES, reference
 from asi_evolve.domains.slots import Mechanism, code_statistics, settle
 from asi_evolve.errors import InvalidCandidate
-from asi_evolve.space import Choice, Integer, Real
+from asi_evolve.space import Choice, Integer, Parameter, Real
 
 GRAPH_FILE = "graph.json"
 _SLOTS = {"graph": GRAPH_FILE}
@@ -54,8 +54,10 @@ START: Mapping[str, Any] = {
     "normalize_observations": False,
     "normalize_rewards": False,
 }
-_DOC = f"""A reinforcement-learning algorithm: an actor-critic plays environments, and after every `horizon` steps its
-weights move to lower the loss that graph.json computes from the data. graph.json: nodes {{"id", "primitive",
+_DOC = """A reinforcement-learning algorithm: an actor-critic plays environments, and after every `horizon` steps its
+weights move to lower the loss that graph.json computes from the data.
+"""
+GRAPH_DOC = f"""graph.json: nodes {{"id", "primitive",
 "params"}} and edges {{"source", "target", "port", "transforms": ["ScaleBy(0.01)"]}}, no cycles, ending in loss_output.
 Instead of a whole graph, graph.json may be given as {{"operations": [...]}}, edits of the one that is there: add_node
 (node, primitive), remove_node (node), add_edge and remove_edge (source, target, port, transform), replace (node,
@@ -80,12 +82,22 @@ def graph_of_files(files: Mapping[str, str]) -> RLAlgorithmGraph:
 
 
 class RLGraphDomain(ParametricDomain):
-    """Algorithm graphs; see :data:`_DOC`. The parameter ``graph`` names a reference, or is ``custom``."""
+    """Algorithm graphs. The parameter ``graph`` names a reference, or is ``custom``.
 
-    def __init__(self) -> None:
+    Args:
+        parameters: the search space; ``graph`` among them. start: the baseline's values.
+        doc: what it is, for the prompt. The defaults are those of the benchmark ``rl``.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Parameter] = PARAMETERS,
+        start: Mapping[str, Any] = START,
+        doc: str = _DOC + GRAPH_DOC,
+    ) -> None:
         self._references = {"graph": {name: reference(name).to_json() for name in NAMES}}
-        files = {GRAPH_FILE: self._references["graph"][str(START["graph"])], CODE_FILE: TEMPLATE}
-        super().__init__("algorithm", PARAMETERS, START, files, _DOC)
+        files = {GRAPH_FILE: self._references["graph"][str(start["graph"])], CODE_FILE: TEMPLATE}
+        super().__init__("algorithm", parameters, start, files, doc)
 
     def apply(self, parent: Component, edit: Edit) -> Component:
         """The edited component. A ``graph.json`` that holds operations is the parent's graph with them applied."""
