@@ -82,8 +82,7 @@ class Archive:
         changed = np.zeros(0, np.int64)
         if n:
             members, distances = self._around(point, self.k, reached=True)
-            order = np.argsort(distances, kind="stable")[: self.k]
-            row[: len(order)] = distances[order]
+            row[: min(self.k, n)] = np.sort(_smallest(distances, self.k))
             closer = distances < self._nearest[members, -1]
             changed = members[closer]
             merged = np.concatenate([self._nearest[changed], distances[closer, None]], axis=1)
@@ -178,6 +177,9 @@ class Archive:
             squares, found = self._gpu.search(point[None], count)
             return found[0], np.sqrt(np.maximum(0.0, squares[0].astype(np.float64)))
         members, distances = self._around(point, count, reached=False)
+        if count < len(distances):  # members are in order, so that of equals the earliest comes first
+            near = np.flatnonzero(distances <= _smallest(distances, count).max())
+            members, distances = members[near], distances[near]
         order = np.argsort(distances, kind="stable")[:count]
         return members[order], distances[order]
 
@@ -191,8 +193,12 @@ class Archive:
         return members, _distances(points[members], point)
 
 
+def _smallest(x: np.ndarray, count: int) -> np.ndarray:
+    return np.partition(x, count - 1)[:count] if count < len(x) else x
+
+
 _FLAT = 8192  # members; a scan of fewer takes less time than the filter
-_COLUMNS = 16  # of the projection
+_COLUMNS = 32  # of the projection
 
 
 def _distances(points: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -46,7 +46,7 @@ PYTHON = {
     "causality: nothing is altered": ("domains/lm_judge.py", "inputs[order], futures)", "inputs[order], inputs[order])", CAUSALITY),
     "causality: only the same process is asked": ("domains/lm.py", "infer, held_out.altered, False", "infer, held_out.inputs, False", "tests/domains/test_lm.py"),
     "resume: the cycle's own results change its plan": ("phases/experiment.py", "campaign.ledger(before=cycle)", "campaign.ledger()", RESUME),
-    "resume: results in the order of arrival": ("knowledge/store.py", ".order_by(e.cycle, c.id, e.stage, e.seed)", ".order_by(e.id)", RESUME),
+    "resume: results in the order of arrival": ("knowledge/store.py", ".order_by(t.evaluations.c.cycle, t.candidates.c.id, t.evaluations.c.stage, t.evaluations.c.seed)", ".order_by(t.evaluations.c.id)", RESUME),
     "resume: everything is measured again": ("phases/experiment.py", "if campaign.store.evaluation(candidate, stage, seed) is None", "if True", RESUME),
     "resume: a finished design is made again": ("phases/design.py", "if done is not None:", "if False:", RESUME),
     "resume: calls are made again": ("llm/structured.py", "if row is None)\n    texts", ")\n    texts", RESUME),

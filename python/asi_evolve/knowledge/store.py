@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, create_engine, event, func, insert, select, text
+from sqlalchemy import Connection, Table, bindparam, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from asi_evolve.candidate import Candidate, Component
@@ -19,6 +19,19 @@ from asi_evolve.errors import RunDirectoryError
 from asi_evolve.knowledge import schema as t
 
 Row = dict[str, Any]
+
+# What is asked for every candidate, built once: SQLAlchemy takes longer to build a query than SQLite to answer it.
+_CANDIDATE = select(t.candidates).where(t.candidates.c.hash == bindparam("key"))
+_EVALUATIONS_AFTER = (
+    select(t.evaluations)
+    .join(t.candidates, t.candidates.c.hash == t.evaluations.c.candidate)
+    .where(t.evaluations.c.id > bindparam("last"))
+    .order_by(t.evaluations.c.cycle, t.candidates.c.id, t.evaluations.c.stage, t.evaluations.c.seed)
+)
+_HYPOTHESES = (
+    select(t.hypotheses).where(t.hypotheses.c.id.in_(bindparam("ids", expanding=True))).order_by(t.hypotheses.c.id)
+)
+_LAST_ANALYSIS = select(t.analyses).order_by(t.analyses.c.id.desc()).limit(1)
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ class Store:
         self._candidates: dict[str, Candidate] = {}
         self._components: dict[str, Component] = {}
         self._numbers: dict[str, int] | None = None
+        self._newest: int | None = None  # row of the newest evaluation, where this store has written one
         self._states: HypothesisStates | None = None
 
     def _prepare(self, read_only: bool) -> None:
@@ -117,7 +131,7 @@ class Store:
                 self._connection.rollback()
                 self._candidates.clear()
                 self._components.clear()
-                self._numbers = self._states = None
+                self._numbers = self._states = self._newest = None
                 raise
             finally:
                 self._open = None
@@ -128,15 +142,15 @@ class Store:
             key = result.inserted_primary_key
             return int(key[0]) if key is not None and isinstance(key[0], int) else 0
 
-    def _rows(self, query: Any) -> list[Row]:
+    def _rows(self, query: Any, **values: Any) -> list[Row]:
         with self._lock:
-            rows = [dict(r) for r in self._connection.execute(query).mappings()]
+            rows = [dict(r) for r in self._connection.execute(query, values).mappings()]
             if self._open is None:
                 self._connection.rollback()  # ends the read transaction, so that the next one sees new rows
             return rows
 
-    def _one(self, query: Any) -> Row | None:
-        rows = self._rows(query)
+    def _one(self, query: Any, **values: Any) -> Row | None:
+        rows = self._rows(query, **values)
         return rows[0] if rows else None
 
     # -- runs and journal ---------------------------------------------------------------------------------------------
@@ -225,7 +239,7 @@ class Store:
 
     def candidate_row(self, key: str) -> Row:
         """The row of one candidate; see :meth:`candidates`. Raises KeyError."""
-        row = self._one(select(t.candidates).where(t.candidates.c.hash == key))
+        row = self._one(_CANDIDATE, key=key)
         if row is None:
             raise KeyError(key)
         return row
@@ -268,7 +282,7 @@ class Store:
         with self.transaction():
             if self.evaluation(evaluation.candidate, evaluation.stage, evaluation.seed) is not None:
                 return False
-            self._insert(
+            self._newest = self._insert(
                 t.evaluations,
                 {
                     **{k: getattr(evaluation, k) for k in ("candidate", "stage", "seed", "cycle", "status", "failure")},
@@ -295,9 +309,9 @@ class Store:
     def evaluations_after(self, last: int) -> tuple[list[Evaluation], int]:
         """The evaluations stored after the row with id ``last``, in the order of :meth:`evaluations`, and the id of the
         newest row."""
-        e, c = t.evaluations.c, t.candidates.c
-        query = select(t.evaluations).join(t.candidates, c.hash == e.candidate).where(e.id > last)
-        rows = self._rows(query.order_by(e.cycle, c.id, e.stage, e.seed))
+        if self._newest is not None and last >= self._newest:  # a run has one writer
+            return [], last
+        rows = self._rows(_EVALUATIONS_AFTER, last=last)
         return [_evaluation(r) for r in rows], max((r["id"] for r in rows), default=last)
 
     def evaluation_rows(self) -> list[Row]:
@@ -333,14 +347,14 @@ class Store:
         return self._rows(select(t.evidence).order_by(t.evidence.c.id))
 
     def newest_hypotheses(self, statuses: Sequence[str], count: int, by_status: bool = False) -> list[Row]:
-        """The newest ``count`` hypotheses that are in one of the statuses now, oldest first; see :meth:`hypotheses`.
-        With ``by_status`` those of an earlier status come before those of a later one, however new these are."""
+        """The newest ``count`` hypotheses that are in one of the statuses now, with their ``status``, oldest first. With ``by_status`` those of an earlier status come before those of a later one, however new these are."""
         if self._states is None:
             self._states = HypothesisStates()
             e = t.hypothesis_events.c
             for row in self._rows(select(e.hypothesis, e.status).order_by(e.id)):
                 self._states.set(row["hypothesis"], row["status"])
-        return self.hypotheses(self._states.newest(statuses, count, by_status))
+        rows = self._rows(_HYPOTHESES, ids=self._states.newest(statuses, count, by_status))
+        return [{**row, "status": self._states.status(row["id"])} for row in rows]
 
     def hypotheses(self, ids: Sequence[int] | None = None) -> list[Row]:
         """All hypotheses, or those named, with their current ``status`` and ``reason``, and their ``history``."""
@@ -380,7 +394,7 @@ class Store:
 
     def last_analysis(self) -> Row | None:
         """The newest analysis, or None."""
-        return self._one(select(t.analyses).order_by(t.analyses.c.id.desc()).limit(1))
+        return self._one(_LAST_ANALYSIS)
 
     def add_note(self, cycle: int, title: str, body: str, source: str) -> None:
         """A literature or human note."""
@@ -422,6 +436,10 @@ class HypothesisStates:
             ids.pop(bisect.bisect_left(ids, hypothesis))
         self._status[hypothesis] = status
         bisect.insort(self._ids.setdefault(status, []), hypothesis)
+
+    def status(self, hypothesis: int) -> str:
+        """The status of a hypothesis now."""
+        return self._status[hypothesis]
 
     def newest(self, statuses: Sequence[str], count: int, by_status: bool) -> list[int]:
         """The largest ``count`` ids in these statuses, ascending; see Store.newest_hypotheses."""
