@@ -104,7 +104,7 @@ Block* block = nullptr;
 std::vector<std::unique_ptr<std::byte[]>> spare_stacks;
 // Addresses that stand for an order between threads, for ThreadSanitizer. Barriers have one a block, and start
 // and end of a launch are two, or blocks would be ordered too.
-char launch_start, launch_end;
+[[maybe_unused]] char launch_start, launch_end;
 
 Fiber& self() { return block->fibers[block->running]; }
 

@@ -98,7 +98,7 @@ struct TensorTile {
         const int line = lane % 8, matrix = lane / 8;
         const int b_n = kWide == 1 ? 0 : matrix / 2 * 8, b_k = kWide == 1 ? matrix * 8 : matrix % 2 * 8;
 #if defined(__CUDACC__)
-#pragma unroll kWide >= 16 ? 1 : 2  // registers are short where a tile is large
+#pragma unroll Threads >= 256 ? 1 : 2  // registers are short where the state is large
 #endif
         for (int k = 0; k < K; k += step) {
             std::uint32_t x[kTall][step / 16][4];
