@@ -32,11 +32,6 @@ namespace {
 
 constexpr std::size_t kStack = 64 * 1024;
 constexpr unsigned kWarp = 32;
-#if SIMT_ASAN || SIMT_TSAN
-constexpr bool kReuseStacks = false;  // a sanitizer remembers what another fiber did to the memory
-#else
-constexpr bool kReuseStacks = true;
-#endif
 
 #if defined(__x86_64__)
 // Saves the callee-saved registers and the stack pointer, takes those of another.
@@ -73,7 +68,7 @@ enum class Status { ready, at_barrier, in_collective, exited };
 
 struct Fiber {
     Context context{};
-    std::unique_ptr<std::byte[]> stack;
+    std::byte* stack = nullptr;
     Status status = Status::ready;
     Place place{};
     Site site;
@@ -97,14 +92,23 @@ struct Block {
     const void* scheduler_bottom = nullptr;
     std::size_t scheduler_size = 0;
     void* scheduler_tsan = nullptr;
-    char* barrier_order = nullptr;
+    char *start_order = nullptr, *barrier_order = nullptr;
 };
 
 Block* block = nullptr;
-std::vector<std::unique_ptr<std::byte[]>> spare_stacks;
-// Addresses that stand for an order between threads, for ThreadSanitizer. Barriers have one a block, and start
-// and end of a launch are two, or blocks would be ordered too.
-[[maybe_unused]] char launch_start, launch_end;
+
+// What a fiber needs and can be used again. ThreadSanitizer takes what happened on one of its fibers for ordered: a
+// home is used again in a later launch, which is ordered after this one, and never by another block of the same one.
+struct Home {
+    std::unique_ptr<std::byte[]> stack{new std::byte[kStack]};
+    void* tsan = nullptr;
+};
+std::vector<std::vector<Home>> homes;  // of the blocks of a launch
+void* reaper = nullptr;                // frees what the threads of a block have used
+
+// An address that stands for an order between threads, for ThreadSanitizer. Start and barriers have one a block, or
+// blocks would be ordered too.
+[[maybe_unused]] char launch_end;
 
 Fiber& self() { return block->fibers[block->running]; }
 
@@ -136,7 +140,7 @@ void resume(std::size_t i) {
     __tsan_switch_to_fiber(self().tsan, __tsan_switch_to_fiber_no_sync);
 #endif
 #if SIMT_ASAN
-    __sanitizer_start_switch_fiber(&block->scheduler_fake_stack, self().stack.get(), kStack);
+    __sanitizer_start_switch_fiber(&block->scheduler_fake_stack, self().stack, kStack);
 #endif
     raw_switch(block->scheduler, self().context);
 #if SIMT_ASAN
@@ -149,7 +153,7 @@ void fiber_main() {
     __sanitizer_finish_switch_fiber(nullptr, &block->scheduler_bottom, &block->scheduler_size);
 #endif
 #if SIMT_TSAN
-    __tsan_acquire(&launch_start);
+    __tsan_acquire(block->start_order);
 #endif
     (*block->kernel)();
 #if SIMT_TSAN
@@ -163,25 +167,23 @@ void fiber_main() {
     std::abort();  // nobody resumes an exited fiber
 }
 
-void prepare(Fiber& fiber) {
-    if (!kReuseStacks) spare_stacks.clear();
-    if (spare_stacks.empty()) spare_stacks.emplace_back(new std::byte[kStack]);
-    fiber.stack = std::move(spare_stacks.back());
-    spare_stacks.pop_back();
+void prepare(Fiber& fiber, Home& home) {
+    fiber.stack = home.stack.get();
+#if SIMT_TSAN
+    if (!home.tsan) home.tsan = __tsan_create_fiber(0);
+    fiber.tsan = home.tsan;
+#endif
 #if defined(__x86_64__)
-    auto top = reinterpret_cast<std::uintptr_t>(fiber.stack.get() + kStack) & ~std::uintptr_t{15};
+    auto top = reinterpret_cast<std::uintptr_t>(fiber.stack + kStack) & ~std::uintptr_t{15};
     auto* frame = reinterpret_cast<void**>(top) - 8;  // six registers, the address to return to, alignment
     std::memset(frame, 0, 8 * sizeof(void*));
     frame[6] = reinterpret_cast<void*>(&fiber_main);
     fiber.context = frame;
 #else
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_sp = fiber.stack;
     fiber.context.uc_stack.ss_size = kStack;
     makecontext(&fiber.context, fiber_main, 0);
-#endif
-#if SIMT_TSAN
-    fiber.tsan = __tsan_create_fiber(0);
 #endif
 }
 
@@ -225,15 +227,13 @@ bool open_barrier() {
     return true;
 }
 
-void run_block(unsigned number, std::mt19937_64& rng) {
+void run_block(std::vector<Home>& places, std::mt19937_64& rng) {
     auto& fibers = block->fibers;
     std::vector<std::size_t> order(fibers.size());
     std::iota(order.begin(), order.end(), 0);
     if (options.order == Order::reverse) std::reverse(order.begin(), order.end());
-    for (Fiber& fiber : fibers) {
-        fiber.place.block.x = number;
-        prepare(fiber);
-    }
+    if (places.size() < fibers.size()) places.resize(fibers.size());
+    for (std::size_t i = 0; i < fibers.size(); ++i) prepare(fibers[i], places[i]);
     for (bool alive = true; alive && block->error.empty();) {
         if (options.order == Order::seeded) std::shuffle(order.begin(), order.end(), rng);
         bool moved = false;
@@ -248,12 +248,6 @@ void run_block(unsigned number, std::mt19937_64& rng) {
         }
         if (alive && !moved && block->error.empty()) open_barrier();
     }
-    for (Fiber& fiber : fibers) {
-#if SIMT_TSAN
-        __tsan_destroy_fiber(fiber.tsan);
-#endif
-        spare_stacks.push_back(std::move(fiber.stack));
-    }
 }
 
 }  // namespace
@@ -266,15 +260,15 @@ void launch(unsigned grid, unsigned threads, std::size_t shared, const std::func
     std::mt19937_64 rng(options.seed);
     std::vector<unsigned> blocks(grid);
     std::iota(blocks.begin(), blocks.end(), 0U);
-    std::vector<char> barrier_orders(grid);
+    std::vector<char> orders(2 * std::size_t{grid});
     if (options.order == Order::reverse) std::reverse(blocks.begin(), blocks.end());
     if (options.order == Order::seeded) std::shuffle(blocks.begin(), blocks.end(), rng);
 #if SIMT_TSAN
-    __tsan_release(&launch_start);
+    if (!reaper) reaper = __tsan_create_fiber(0);
 #endif
     for (const unsigned number : blocks) {
-        Block state;
-        block = &state;
+        auto state = std::make_unique<Block>();
+        block = state.get();
         // Exactly as large as asked for, aligned as on the device, fresh for each block.
         std::unique_ptr<std::byte, void (*)(void*)> memory(nullptr, std::free);
         if (shared) {
@@ -283,18 +277,38 @@ void launch(unsigned grid, unsigned threads, std::size_t shared, const std::func
             memory.reset(static_cast<std::byte*>(got));
             std::memset(got, 0xFF, shared);
         }
-        state.kernel = &kernel;
-        state.barrier_order = &barrier_orders[number];
-        state.fibers.resize(threads);
+        block->kernel = &kernel;
+        block->start_order = &orders[2 * std::size_t{number}];
+        block->barrier_order = block->start_order + 1;
+        block->fibers.resize(threads);
         for (unsigned i = 0; i < threads; ++i)
-            state.fibers[i].place = {{i}, {0}, {threads}, {grid}, memory.get()};
+            block->fibers[i].place = {{i}, {number}, {threads}, {grid}, memory.get()};
 #if SIMT_TSAN
-        state.scheduler_tsan = __tsan_get_current_fiber();
+        void* const scheduler = block->scheduler_tsan = __tsan_get_current_fiber();
+        __tsan_release(block->start_order);
 #endif
-        run_block(number, rng);
-        const std::string error = state.error;
-        block = nullptr;
-        if (!error.empty()) throw std::runtime_error(error);
+#if SIMT_TSAN
+        const std::size_t home = number;
+#else
+        const std::size_t home = 0;
+#endif
+        if (homes.size() <= home) homes.resize(home + 1);
+        run_block(homes[home], rng);
+        const std::string error = block->error;
+#if SIMT_TSAN
+        // Freed after all threads of the block, by somebody of whom the fibers of the next block know nothing.
+        __tsan_switch_to_fiber(reaper, __tsan_switch_to_fiber_no_sync);
+        __tsan_acquire(&launch_end);
+#endif
+        memory.reset();
+        state.reset();
+#if SIMT_TSAN
+        __tsan_switch_to_fiber(scheduler, __tsan_switch_to_fiber_no_sync);
+#endif
+        if (!error.empty()) {
+            homes.clear();  // fibers were left in the middle
+            throw std::runtime_error(error);
+        }
     }
 #if SIMT_TSAN
     __tsan_acquire(&launch_end);

@@ -19,6 +19,7 @@ struct Launch {
     int device = 0;
     void* workspace = nullptr;   // of workspace_bytes(), 16-byte aligned; may be used again after the call on the stream
     std::int64_t segments = 0;   // a sequence is cut into so many; 0: as many as keep the device busy
+    std::int64_t elementwise_blocks = 2048;  // at most, of the kernels that scan states
     bool portable = false;       // float32: the variant without cp.async, also where the other one would run
 };
 

@@ -60,29 +60,31 @@ sums_kernel(ASI_PARAMS(KernelParams) p) {
     block.write_state(state, z, to, to + Tr::d * Tr::d);
 }
 
-// One thread for each element of S and z of each sequence.
+// Each thread takes elements of S and z of the sequences in turn.
 template <int D>
 ASI_GLOBAL(256, 1)
 scan_kernel(ASI_PARAMS(KernelParams) p) {
     constexpr int size = D * D + D;
-    const std::int64_t index = static_cast<std::int64_t>(block_index()) * 256 + thread_index();
-    if (index >= static_cast<std::int64_t>(p.sequences) * size) return;
-    const std::int64_t sequence = index / size;
-    const int element = static_cast<int>(index % size);
-    const bool in_s = element < D * D;
-    const float* begin = in_s ? p.begin.s : p.begin.z;
-    const std::int64_t place = in_s ? sequence * D * D + element : sequence * D + element - D * D;
-    float total = begin ? begin[place] : 0.0F;
-    float* const states = p.states + sequence * p.segments * size + element;
-    for (int i = 0; i < p.segments; ++i) {
-        float& state = states[static_cast<std::int64_t>(p.backwards ? p.segments - 1 - i : i) * size];
-        const float own = state;
-        state = total;
-        total += own;
+    const std::int64_t all = static_cast<std::int64_t>(p.sequences) * size;
+    for (std::int64_t index = std::int64_t{block_index()} * 256 + thread_index(); index < all;
+         index += std::int64_t{256} * p.elementwise_blocks) {
+        const std::int64_t sequence = index / size;
+        const int element = static_cast<int>(index % size);
+        const bool in_s = element < D * D;
+        const float* begin = in_s ? p.begin.s : p.begin.z;
+        const std::int64_t place = in_s ? sequence * D * D + element : sequence * D + element - D * D;
+        float total = begin ? begin[place] : 0.0F;
+        float* const states = p.states + sequence * p.segments * size + element;
+        for (int i = 0; i < p.segments; ++i) {
+            float& state = states[std::int64_t{p.backwards ? p.segments - 1 - i : i} * size];
+            const float own = state;
+            state = total;
+            total += own;
+        }
+        if (!p.causal) states[0] = total;
+        float* const end = in_s ? p.end.s : p.end.z;
+        if (end) end[place] = total;
     }
-    if (!p.causal) states[0] = total;
-    float* const end = in_s ? p.end.s : p.end.z;
-    if (end) end[place] = total;
 }
 
 template <class Tr>
@@ -260,23 +262,25 @@ backward_kernel(ASI_PARAMS(KernelParams) p) {
     if (block.thread < d) parts[d * d + block.thread] = grad_bias;
 }
 
-// One thread for each element of the gradients of W and b of each sequence, in an order that is always the same.
+// Each thread takes elements of the gradients of W and b in turn, and adds up in an order that is always the same.
 template <int D>
 ASI_GLOBAL(256, 1)
 reduce_kernel(ASI_PARAMS(KernelParams) p) {
     constexpr int size = D * D + D;
-    const std::int64_t index = static_cast<std::int64_t>(block_index()) * 256 + thread_index();
-    if (index >= static_cast<std::int64_t>(p.sequences) * size) return;
-    const std::int64_t sequence = index / size;
-    const int element = static_cast<int>(index % size);
-    float total = 0;
-    for (int side = 0; side < 2; ++side)
-        for (int i = 0; i < p.segments; ++i)
-            total += p.weight_parts[((static_cast<std::int64_t>(side) * p.sequences + sequence) * p.segments + i) * size + element];
-    if (element < D * D)
-        p.grad_weight[sequence * D * D + element] = total;
-    else if (p.grad_bias)
-        p.grad_bias[sequence * D + element - D * D] = total;
+    const std::int64_t all = static_cast<std::int64_t>(p.sequences) * size;
+    const std::int64_t side = p.segments * all;
+    for (std::int64_t index = std::int64_t{block_index()} * 256 + thread_index(); index < all;
+         index += std::int64_t{256} * p.elementwise_blocks) {
+        const std::int64_t sequence = index / size;
+        const int element = static_cast<int>(index % size);
+        const float* const parts = p.weight_parts + sequence * p.segments * size + element;
+        float total = 0;
+        for (int i = 0; i < p.segments; ++i) total += parts[std::int64_t{i} * size] + parts[side + std::int64_t{i} * size];
+        if (element < D * D)
+            p.grad_weight[sequence * D * D + element] = total;
+        else if (p.grad_bias)
+            p.grad_bias[sequence * D + element - D * D] = total;
+    }
 }
 
 }  // namespace asi::linear_attention::cuda

@@ -87,6 +87,8 @@ KernelParams kernel_params(const Shape& shape, const Features& phi, bool causal,
     p.sequences = static_cast<int>(plan.sequences), p.heads = static_cast<int>(shape.heads);
     p.chunks = static_cast<int>(plan.chunks), p.segments = static_cast<int>(plan.segments);
     p.segment_chunks = static_cast<int>(plan.segment_chunks);
+    const std::int64_t blocks = (plan.sequences * (Tr::d * Tr::d + Tr::d) + 255) / 256;
+    p.elementwise_blocks = static_cast<int>(blocks < launch.elementwise_blocks ? blocks : launch.elementwise_blocks);
     p.causal = causal, p.half = launch.type == ElementType::f16;
     return p;
 }
@@ -100,9 +102,8 @@ inline StatePair pair_of(const State& x) { return {static_cast<float*>(x.s), sta
 template <class Tr>
 void run_states(const KernelParams& p, void* stream) {
     if (p.alone()) return;
-    const std::int64_t elements = std::int64_t{p.sequences} * (Tr::d * Tr::d + Tr::d);
     run(sums_kernel<Tr>, std::int64_t{p.sequences} * p.segments, Tr::threads, kLayout<Tr, Kernel::sums>.bytes, stream, p);
-    run(scan_kernel<Tr::d>, (elements + 255) / 256, 256, 0, stream, p);
+    run(scan_kernel<Tr::d>, p.elementwise_blocks, 256, 0, stream, p);
 }
 
 template <class Tr>
@@ -137,8 +138,7 @@ void run_backward(const BackwardParams& params, const Launch& launch) {
     run(backward_kernel<Tr, Side::key>, grid, Tr::threads, shared, launch.stream, p);
 
     if (p.weight && p.grad_weight) {
-        const std::int64_t elements = plan.sequences * (Tr::d * Tr::d + Tr::d);
-        run(reduce_kernel<Tr::d>, (elements + 255) / 256, 256, 0, launch.stream, p);
+        run(reduce_kernel<Tr::d>, p.elementwise_blocks, 256, 0, launch.stream, p);
     }
 }
 

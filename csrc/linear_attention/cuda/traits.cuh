@@ -66,6 +66,7 @@ struct KernelParams {
     float eps = 0;
     int sequences = 0, heads = 0;  // sequences: batch * heads
     int chunks = 0, segments = 1, segment_chunks = 0;
+    int elementwise_blocks = 1;  // grid of scan and reduce
     bool causal = true, half = false;  // half: tensors of a `tensor` kernel are float16, not bfloat16
     bool backwards = false;            // scan: segments from the last to the first
     bool queries = false;              // sums: of phi(q) and the scaled gradient, not of phi(k) and v

@@ -1,7 +1,8 @@
 // Every instance of the CUDA kernels, executed on the SIMT layer, against the float64 definition. Each tensor is a heap
 // buffer of exactly its size, gaps between rows are NaN, and the order of threads changes from case to case.
 //
-//   test_kernels [quick]     `quick`: fewer lengths, for builds with a sanitizer
+//   test_kernels [quick|races]  `quick`: fewer lengths; `races`: one length, one sequence of two segments (a fiber is
+//                               dear under ThreadSanitizer)
 //   ASI_EVOLVE_SIMT_ALL=1    every combination of options at every length; takes long
 #include <cstdio>
 #include <cstdlib>
@@ -21,7 +22,9 @@ using reference::Case;
 using reference::Problem;
 
 #if SIMT_TSAN
-extern "C" const char* __tsan_default_options() { return "halt_on_error=1"; }
+extern "C" const char* __tsan_default_options() {
+    return "halt_on_error=1:history_size=0";
+}
 #endif
 
 namespace {
@@ -150,7 +153,7 @@ void check(const cuda::Runner& runner, const Settings& settings, cuda::ElementTy
     Buffer<float> s1(square), z1(line), ds0(square), dz0(line), dw(square), db(line);
 
     cuda::Launch launch;
-    launch.type = type, launch.segments = settings.segments;
+    launch.type = type, launch.segments = settings.segments, launch.elementwise_blocks = 2;
     const auto workspace = [&](bool backward) {
         return Buffer<float>(static_cast<std::size_t>(runner.workspace_floats(s, settings.segments, c.mapped, backward)));
     };
@@ -247,12 +250,13 @@ void check_step(cuda::ElementType type, bool mapped, bool in_place, std::int64_t
     compare(settings, "z", in_place ? z0 : z1, p.z1);
 }
 
-void run(const cuda::Runner& runner, bool quick, bool all, int& cases) {
+void run(const cuda::Runner& runner, bool quick, bool races, bool all, int& cases) {
     const cuda::Instance& instance = runner.instance;
     const std::int64_t c = instance.chunk, d = instance.d;
     std::mt19937 rng(static_cast<unsigned>(d));
     std::vector<std::int64_t> lengths = {1, c - 1, c, c + 1, 3 * c + 5};
     if (quick) lengths = {c - 1, 2 * c + 3};
+    if (races) lengths = {2 * c + 3};
     int turn = 0;
     for (const std::int64_t n : lengths)
         for (int bits = 0; bits < (all ? 128 : 2); ++bits) {
@@ -263,17 +267,18 @@ void run(const cuda::Runner& runner, bool quick, bool all, int& cases) {
             settings.c.causal = bits & 1;
             settings.c.mapped = all ? bits & 2 : turn % 4 != 3;
             settings.c.per_head = option(2, 2);
-            settings.c.state = all ? bits & 8 : turn % 3 != 2;
+            settings.c.state = all ? bits & 8 : turn / 2 % 3 != 2;
             settings.bias = all ? bits & 16 : turn % 5 != 4;
             settings.ends = all ? bits & 32 : turn % 3 != 0;
             settings.segments = all ? 1 + (bits >> 6 & 1) : 1 + turn % 3;
             settings.order = static_cast<Order>(turn % 3);
-            settings.c.shape = {turn % 2 ? 2 : 1, turn % 2 ? 1 : 2, n, d, d, d};
+            settings.c.shape = {turn / 2 % 2 ? 2 : 1, turn / 2 % 2 ? 1 : 2, n, d, d, d};
+            if (races) settings.segments = 2, settings.c.mapped = true, settings.c.shape.batch = settings.c.shape.heads = 1;
             if (!quick && turn % 5 == 0) settings.c.shape.batch = settings.c.shape.heads = 2;
             settings.tensor = std::string(instance.variant) == "tensor";
             simt::options.order = static_cast<simt::Order>(turn % 3), simt::options.seed = static_cast<unsigned>(turn);
             for (const cuda::ElementType type : instance.types) {
-                if (quick && type == cuda::ElementType::f16 && bits == 0) continue;
+                if (quick && type == cuda::ElementType::f16 && bits == (d > 32 && races ? bits : 0)) continue;
                 settings.name = std::string(instance.variant) + " type" + std::to_string(int(type)) + " d" + std::to_string(d) +
                                 " N" + std::to_string(n) + " segments" + std::to_string(settings.segments) + " causal" +
                                 std::to_string(settings.c.causal) + " mapped" + std::to_string(settings.c.mapped) + " state" +
@@ -294,13 +299,14 @@ void run(const cuda::Runner& runner, bool quick, bool all, int& cases) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    const bool quick = count > 1 && std::strcmp(arguments[1], "quick") == 0;
+    const bool races = count > 1 && std::strcmp(arguments[1], "races") == 0;
+    const bool quick = races || (count > 1 && std::strcmp(arguments[1], "quick") == 0);
     const char* const all = std::getenv("ASI_EVOLVE_SIMT_ALL");
     int cases = 0;
     std::vector<cuda::Runner> runners;
     for (const auto& some : {cuda::portable_runners(), cuda::fma_runners(), cuda::tensor_runners()})
         runners.insert(runners.end(), some.begin(), some.end());
-    for (const cuda::Runner& runner : runners) run(runner, quick, all && *all && *all != '0', cases);
+    for (const cuda::Runner& runner : runners) run(runner, quick, races, all && *all && *all != '0', cases);
     std::mt19937 rng(7);
     for (int bits = 0; bits < 4; ++bits) {
         simt::options.order = static_cast<simt::Order>(bits % 3);
