@@ -104,7 +104,7 @@ struct Home {
     void* tsan = nullptr;
 };
 std::vector<std::vector<Home>> homes;  // of the blocks of a launch
-void* reaper = nullptr;                // frees what the threads of a block have used
+[[maybe_unused]] void* reaper = nullptr;  // frees what the threads of a block have used
 
 // An address that stands for an order between threads, for ThreadSanitizer. Start and barriers have one a block, or
 // blocks would be ordered too.
@@ -299,6 +299,7 @@ void launch(unsigned grid, unsigned threads, std::size_t shared, const std::func
         // Freed after all threads of the block, by somebody of whom the fibers of the next block know nothing.
         __tsan_switch_to_fiber(reaper, __tsan_switch_to_fiber_no_sync);
         __tsan_acquire(&launch_end);
+        if (!error.empty()) (void)memory.release(), (void)state.release();  // its threads have not come to an end
 #endif
         memory.reset();
         state.reset();
