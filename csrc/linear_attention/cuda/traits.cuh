@@ -94,7 +94,8 @@ struct Layout {
     static constexpr int kChunkBytes = Tr::chunk * Tr::chunk_row * static_cast<int>(sizeof(typename Tr::Element));
     static constexpr int kSquareBytes = Tr::d * Tr::row * static_cast<int>(sizeof(typename Tr::Element));
 
-    int raw, phi_q, phi_k, state, weight, scores, products, z, bias, scale, grad_scale, bytes;
+    int raw = 0, phi_q = 0, phi_k = 0, state = 0, weight = 0, scores = 0, products = 0;
+    int z = 0, bias = 0, scale = 0, grad_scale = 0, bytes = 0;
 
     constexpr Layout() {
         Carve carve;
