@@ -27,13 +27,14 @@ const char* name_of(cuda::ElementType type) {
     return type == cuda::ElementType::f32 ? "float32" : type == cuda::ElementType::bf16 ? "bfloat16" : "float16";
 }
 
-using Run = std::tuple<int, Address, Address>;  // device, stream, workspace
+using Run = std::tuple<int, Address, Address, bool>;  // device, stream, workspace, portable variant only
 
 cuda::Launch launch(const std::string& type, const Run& run) {
     cuda::Launch launch;
     launch.type = element_type(type);
     launch.device = std::get<0>(run);
     launch.stream = pointer(std::get<1>(run)), launch.workspace = pointer(std::get<2>(run));
+    launch.portable = std::get<3>(run);
     return launch;
 }
 
@@ -89,8 +90,8 @@ void step(const std::string& type, double eps, const Run& run, const Sizes& size
     cuda::step(params, how);
 }
 
-std::size_t workspace(const std::string& type, bool causal, int device, const Sizes& sizes, bool mapped, bool of_backward) {
-    const cuda::Launch how = launch(type, {device, 0, 0});
+std::size_t workspace(const std::string& type, bool causal, const Run& run, const Sizes& sizes, bool mapped, bool of_backward) {
+    const cuda::Launch how = launch(type, run);
     return of_backward ? cuda::backward_workspace_bytes(shape(sizes), causal, mapped, how)
                        : cuda::forward_workspace_bytes(shape(sizes), causal, mapped, how);
 }
@@ -126,7 +127,7 @@ void bind_linear_attention_cuda(py::module_& module) {
             return cuda::unsupported(element_type(type), shape(sizes), device);
         },
         py::arg("dtype"), py::arg("sizes"), py::arg("device"), "Why no kernel can run this; empty when one can.");
-    module.def("linear_attention_cuda_workspace", &workspace, py::arg("dtype"), py::arg("causal"), py::arg("device"),
+    module.def("linear_attention_cuda_workspace", &workspace, py::arg("dtype"), py::arg("causal"), py::arg("run"),
                py::arg("sizes"), py::arg("mapped"), py::arg("backward"), "Bytes of device memory a call needs.");
     module.def("linear_attention_cuda_forward", &forward, py::arg("dtype"), py::arg("causal"), py::arg("eps"),
                py::arg("run"), py::arg("sizes"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("weights"),
