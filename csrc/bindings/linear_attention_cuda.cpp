@@ -24,7 +24,9 @@ cuda::ElementType element_type(const std::string& name) {
 }
 
 const char* name_of(cuda::ElementType type) {
-    return type == cuda::ElementType::f32 ? "float32" : type == cuda::ElementType::bf16 ? "bfloat16" : "float16";
+    return type == cuda::ElementType::f32    ? "float32"
+           : type == cuda::ElementType::bf16 ? "bfloat16"
+                                             : "float16";
 }
 
 using Run = std::tuple<int, Address, Address, bool>;  // device, stream, workspace, portable variant only
@@ -38,9 +40,9 @@ cuda::Launch launch(const std::string& type, const Run& run) {
     return launch;
 }
 
-void forward(const std::string& type, bool causal, double eps, const Run& run, const Sizes& sizes, const Tensor& q,
-             const Tensor& k, const Tensor& v, const Weights& weights, const Pair& initial, const Tensor& out,
-             const Pair& final) {
+void forward(const std::string& type, bool causal, double eps, const Run& run, const Sizes& sizes,
+             const Tensor& q, const Tensor& k, const Tensor& v, const Weights& weights, const Pair& initial,
+             const Tensor& out, const Pair& final) {
     la::ForwardParams params;
     params.causal = causal;
     params.eps = eps;
@@ -54,10 +56,11 @@ void forward(const std::string& type, bool causal, double eps, const Run& run, c
     cuda::forward(params, how);
 }
 
-void backward(const std::string& type, bool causal, double eps, const Run& run, const Sizes& sizes, const Tensor& q,
-              const Tensor& k, const Tensor& v, const Weights& weights, const Pair& initial, const Tensor& out,
-              const Tensor& grad_out, const Pair& grad_final, const Tensor& grad_q, const Tensor& grad_k,
-              const Tensor& grad_v, const Pair& grad_weights, const Pair& grad_initial) {
+void backward(const std::string& type, bool causal, double eps, const Run& run, const Sizes& sizes,
+              const Tensor& q, const Tensor& k, const Tensor& v, const Weights& weights, const Pair& initial,
+              const Tensor& out, const Tensor& grad_out, const Pair& grad_final, const Tensor& grad_q,
+              const Tensor& grad_k, const Tensor& grad_v, const Pair& grad_weights,
+              const Pair& grad_initial) {
     la::BackwardParams params;
     params.causal = causal;
     params.eps = eps;
@@ -76,8 +79,9 @@ void backward(const std::string& type, bool causal, double eps, const Run& run, 
     cuda::backward(params, how);
 }
 
-void step(const std::string& type, double eps, const Run& run, const Sizes& sizes, const Tensor& q, const Tensor& k,
-          const Tensor& v, const Weights& weights, const Pair& initial, const Tensor& out, const Pair& final) {
+void step(const std::string& type, double eps, const Run& run, const Sizes& sizes, const Tensor& q,
+          const Tensor& k, const Tensor& v, const Weights& weights, const Pair& initial, const Tensor& out,
+          const Pair& final) {
     la::StepParams params;
     params.eps = eps;
     params.shape = shape(sizes);
@@ -90,7 +94,8 @@ void step(const std::string& type, double eps, const Run& run, const Sizes& size
     cuda::step(params, how);
 }
 
-std::size_t workspace(const std::string& type, bool causal, const Run& run, const Sizes& sizes, bool mapped, bool of_backward) {
+std::size_t workspace(const std::string& type, bool causal, const Run& run, const Sizes& sizes, bool mapped,
+                      bool of_backward) {
     const cuda::Launch how = launch(type, run);
     return of_backward ? cuda::backward_workspace_bytes(shape(sizes), causal, mapped, how)
                        : cuda::forward_workspace_bytes(shape(sizes), causal, mapped, how);
@@ -119,24 +124,28 @@ py::list kernels() {
 }  // namespace
 
 void bind_linear_attention_cuda(py::module_& module) {
-    module.def("cuda_kernels", &kernels, "The instances of the CUDA kernels in this build; none without CUDA.");
+    module.def("cuda_kernels", &kernels,
+               "The instances of the CUDA kernels in this build; none without CUDA.");
     module.def("cuda_architectures", &cuda::architectures, "What they are compiled for.");
     module.def(
         "linear_attention_cuda_unsupported",
         [](const std::string& type, const Sizes& sizes, int device) {
             return cuda::unsupported(element_type(type), shape(sizes), device);
         },
-        py::arg("dtype"), py::arg("sizes"), py::arg("device"), "Why no kernel can run this; empty when one can.");
-    module.def("linear_attention_cuda_workspace", &workspace, py::arg("dtype"), py::arg("causal"), py::arg("run"),
-               py::arg("sizes"), py::arg("mapped"), py::arg("backward"), "Bytes of device memory a call needs.");
+        py::arg("dtype"), py::arg("sizes"), py::arg("device"),
+        "Why no kernel can run this; empty when one can.");
+    module.def("linear_attention_cuda_workspace", &workspace, py::arg("dtype"), py::arg("causal"),
+               py::arg("run"), py::arg("sizes"), py::arg("mapped"), py::arg("backward"),
+               "Bytes of device memory a call needs.");
     module.def("linear_attention_cuda_forward", &forward, py::arg("dtype"), py::arg("causal"), py::arg("eps"),
                py::arg("run"), py::arg("sizes"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("weights"),
                py::arg("initial"), py::arg("out"), py::arg("final"));
-    module.def("linear_attention_cuda_backward", &backward, py::arg("dtype"), py::arg("causal"), py::arg("eps"),
-               py::arg("run"), py::arg("sizes"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("weights"),
-               py::arg("initial"), py::arg("out"), py::arg("grad_out"), py::arg("grad_final"), py::arg("grad_q"),
-               py::arg("grad_k"), py::arg("grad_v"), py::arg("grad_weights"), py::arg("grad_initial"));
-    module.def("linear_attention_cuda_step", &step, py::arg("dtype"), py::arg("eps"), py::arg("run"), py::arg("sizes"),
-               py::arg("q"), py::arg("k"), py::arg("v"), py::arg("weights"), py::arg("initial"), py::arg("out"),
-               py::arg("final"));
+    module.def("linear_attention_cuda_backward", &backward, py::arg("dtype"), py::arg("causal"),
+               py::arg("eps"), py::arg("run"), py::arg("sizes"), py::arg("q"), py::arg("k"), py::arg("v"),
+               py::arg("weights"), py::arg("initial"), py::arg("out"), py::arg("grad_out"),
+               py::arg("grad_final"), py::arg("grad_q"), py::arg("grad_k"), py::arg("grad_v"),
+               py::arg("grad_weights"), py::arg("grad_initial"));
+    module.def("linear_attention_cuda_step", &step, py::arg("dtype"), py::arg("eps"), py::arg("run"),
+               py::arg("sizes"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("weights"),
+               py::arg("initial"), py::arg("out"), py::arg("final"));
 }

@@ -97,17 +97,18 @@ struct Block {
 
 Block* block = nullptr;
 
-// What a fiber needs and can be used again. ThreadSanitizer takes what happened on one of its fibers for ordered: a
-// home is used again in a later launch, which is ordered after this one, and never by another block of the same one.
+// What a fiber needs and can be used again. ThreadSanitizer takes what happened on one of its fibers for
+// ordered: a home is used again in a later launch, which is ordered after this one, and never by another
+// block of the same one.
 struct Home {
     std::unique_ptr<std::byte[]> stack{new std::byte[kStack]};
     void* tsan = nullptr;
 };
-std::vector<std::vector<Home>> homes;  // of the blocks of a launch
+std::vector<std::vector<Home>> homes;     // of the blocks of a launch
 [[maybe_unused]] void* reaper = nullptr;  // frees what the threads of a block have used
 
-// An address that stands for an order between threads, for ThreadSanitizer. Start and barriers have one a block, or
-// blocks would be ordered too.
+// An address that stands for an order between threads, for ThreadSanitizer. Start and barriers have one a
+// block, or blocks would be ordered too.
 [[maybe_unused]] char launch_end;
 
 Fiber& self() { return block->fibers[block->running]; }
@@ -213,7 +214,7 @@ bool open_barrier() {
                 if (g.status != f.status || !same(g.site, f.site)) {
                     const auto where = [](const Fiber& x) {
                         return "thread " + std::to_string(x.place.thread.x) +
-                               (x.status == Status::exited        ? " has exited"
+                               (x.status == Status::exited       ? " has exited"
                                 : x.status == Status::at_barrier ? " is at the barrier of " + at(x.site)
                                                                  : " is in the collective of " + at(x.site));
                     };
@@ -296,10 +297,12 @@ void launch(unsigned grid, unsigned threads, std::size_t shared, const std::func
         run_block(homes[home], rng);
         const std::string error = block->error;
 #if SIMT_TSAN
-        // Freed after all threads of the block, by somebody of whom the fibers of the next block know nothing.
+        // Freed after all threads of the block, by somebody of whom the fibers of the next block know
+        // nothing.
         __tsan_switch_to_fiber(reaper, __tsan_switch_to_fiber_no_sync);
         __tsan_acquire(&launch_end);
-        if (!error.empty()) (void)memory.release(), (void)state.release();  // its threads have not come to an end
+        if (!error.empty())
+            (void)memory.release(), (void)state.release();  // its threads have not come to an end
 #endif
         memory.reset();
         state.reset();
@@ -342,7 +345,8 @@ void collective(unsigned mask, Collective op, const void* in, void* out, const S
         if (!(mask >> i & 1U)) continue;
         Fiber& other = block->fibers[first + i];
         if (other.status == Status::exited)
-            fail("lane " + std::to_string(i) + " of the mask has exited before the collective of " + at(site));
+            fail("lane " + std::to_string(i) + " of the mask has exited before the collective of " +
+                 at(site));
         if (other.status != Status::in_collective) {
             if (other.status == Status::at_barrier)
                 fail("lane " + std::to_string(i) + " of the mask is at the barrier of " + at(other.site) +

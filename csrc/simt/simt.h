@@ -1,12 +1,14 @@
 // CUDA kernels on the CPU, to test them where there is no GPU. The same source compiles with a C++ compiler;
-// each CUDA thread of a block is a fiber that runs until it waits, blocks run one after another. What hardware
-// leaves to chance is made as bad as allowed: the order of threads is chosen by the caller, shared memory starts
-// as NaN, an asynchronous copy arrives no sooner than it is waited for (kernel code sees NaN until then).
+// each CUDA thread of a block is a fiber that runs until it waits, blocks run one after another. What
+// hardware leaves to chance is made as bad as allowed: the order of threads is chosen by the caller, shared
+// memory starts as NaN, an asynchronous copy arrives no sooner than it is waited for (kernel code sees NaN
+// until then).
 //
-// Checked here: all threads of a block meet at the same barrier, all lanes of a mask at the same warp collective,
-// nobody waits for an exited thread. Left to sanitizers: bounds and alignment (one heap buffer per tensor and for
-// shared memory), and races: under ThreadSanitizer every CUDA thread is a fiber of its own and only a barrier and
-// the end of a launch order memory; neither the switch between fibers nor a warp collective does.
+// Checked here: all threads of a block meet at the same barrier, all lanes of a mask at the same warp
+// collective, nobody waits for an exited thread. Left to sanitizers: bounds and alignment (one heap buffer
+// per tensor and for shared memory), and races: under ThreadSanitizer every CUDA thread is a fiber of its own
+// and only a barrier and the end of a launch order memory; neither the switch between fibers nor a warp
+// collective does.
 #pragma once
 
 #include <cstddef>

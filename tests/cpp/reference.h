@@ -1,4 +1,5 @@
-// Linear attention by plain float64 loops over the definition, with gradients: what kernels are compared with.
+// Linear attention by plain float64 loops over the definition, with gradients: what kernels are compared
+// with.
 #pragma once
 
 #include <algorithm>
@@ -34,7 +35,7 @@ struct Problem {
 };
 
 inline std::vector<double> features(const Problem& p, const std::vector<double>& x, std::int64_t token,
-                             std::int64_t head) {
+                                    std::int64_t head) {
     const la::Shape& s = p.c.shape;
     std::vector<double> f(static_cast<std::size_t>(s.d_phi));
     for (std::int64_t r = 0; r < s.d_phi; ++r) {

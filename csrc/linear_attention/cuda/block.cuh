@@ -34,7 +34,9 @@ struct Walker {
 
     ASI_DEVICE T* tile(int offset) const { return reinterpret_cast<T*>(shared + offset); }
     ASI_DEVICE float* vector(int offset) const { return reinterpret_cast<float*>(shared + offset); }
-    ASI_DEVICE std::int64_t slot() const { return static_cast<std::int64_t>(sequence) * p.segments + segment; }
+    ASI_DEVICE std::int64_t slot() const {
+        return static_cast<std::int64_t>(sequence) * p.segments + segment;
+    }
     ASI_DEVICE std::int64_t start(int chunk) const { return static_cast<std::int64_t>(chunk) * c; }
     // Rows of a chunk that are there; the others are zeros everywhere.
     ASI_DEVICE int valid(int chunk) const {
@@ -46,7 +48,8 @@ struct Walker {
         return static_cast<E*>(x.data) + batch * x.batch + head * x.head + start(chunk) * x.row;
     }
 
-    // --- global -> shared -------------------------------------------------------------------------------------
+    // --- global -> shared
+    // -------------------------------------------------------------------------------------
 
     ASI_DEVICE void load(const Rows& x, int chunk, T* to) const {
         const T* from = rows<T>(x, chunk);
@@ -65,8 +68,8 @@ struct Walker {
         }
     }
 
-    // float16 -> bfloat16 in place, each thread what it has copied itself. State and scaled gradient grow and shrink
-    // with the length, beyond what float16 can hold.
+    // float16 -> bfloat16 in place, each thread what it has copied itself. State and scaled gradient grow and
+    // shrink with the length, beyond what float16 can hold.
     ASI_DEVICE void convert(T* tile) const {
         if constexpr (Tr::kTensor) {
             if (!p.half) return;
@@ -78,7 +81,8 @@ struct Walker {
         }
     }
 
-    // The chunk `i` of `loads` in turn: `load_all(chunk, stage)` copies it, while the one before is computed with.
+    // The chunk `i` of `loads` in turn: `load_all(chunk, stage)` copies it, while the one before is computed
+    // with.
     template <class Load>
     ASI_DEVICE int arrive(int i, int chunk, int next, Load load_all) const {
         if constexpr (Tr::kAsync) {
@@ -96,7 +100,8 @@ struct Walker {
         }
     }
 
-    // --- feature map ------------------------------------------------------------------------------------------
+    // --- feature map
+    // ------------------------------------------------------------------------------------------
 
     // W for the products: in bfloat16 in shared memory, or where it is.
     ASI_DEVICE const T* weight(int offset) const {
@@ -104,7 +109,8 @@ struct Walker {
         if constexpr (Tr::kTensor) {
             T* to = tile(offset);
             if (p.weight)
-                for (int i = thread; i < d * d; i += Tr::threads) narrow(from[i], to[i / d * Tr::row + i % d]);
+                for (int i = thread; i < d * d; i += Tr::threads)
+                    narrow(from[i], to[i / d * Tr::row + i % d]);
             return to;
         } else {
             return from;
@@ -135,7 +141,8 @@ struct Walker {
 
     ASI_DEVICE static float elu_plus_one(float x) { return x > 0 ? x + 1 : exponential(x); }
 
-    // --- states -----------------------------------------------------------------------------------------------
+    // --- states
+    // -----------------------------------------------------------------------------------------------
 
     // S and z at the start of the segment; z goes to shared memory.
     ASI_DEVICE void read_state(Tile<d, d>& s, float* z) const {
@@ -144,7 +151,9 @@ struct Walker {
             from_s = p.begin.s ? p.begin.s + static_cast<std::int64_t>(sequence) * d * d : nullptr;
             from_z = p.begin.z ? p.begin.z + static_cast<std::int64_t>(sequence) * d : nullptr;
         } else {  // without a mask there is one state, of all tokens
-            from_s = p.states + (static_cast<std::int64_t>(sequence) * p.segments + (p.causal ? segment : 0)) * (d * d + d);
+            from_s =
+                p.states +
+                (static_cast<std::int64_t>(sequence) * p.segments + (p.causal ? segment : 0)) * (d * d + d);
             from_z = from_s + d * d;
         }
         s.pairs([&](int i, int j, float& a, float& b) {
@@ -177,7 +186,8 @@ struct Walker {
         s.pairs([&](int i, int j, float a, float b) { store_pair(to + i * Tr::state_row + j, a, b); });
     }
 
-    // --- sums -------------------------------------------------------------------------------------------------
+    // --- sums
+    // -------------------------------------------------------------------------------------------------
 
     // to[j] += sum_i x[i][j] (times factor[i])
     ASI_DEVICE void add_columns(const T* x, const float* factor, float* to) const {

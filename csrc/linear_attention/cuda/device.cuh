@@ -1,5 +1,5 @@
-// One wrapper for what is not plain C++ in the kernels: on the device intrinsics and PTX, on the host the SIMT
-// layer of csrc/simt. The kernels include nothing else.
+// One wrapper for what is not plain C++ in the kernels: on the device intrinsics and PTX, on the host the
+// SIMT layer of csrc/simt. The kernels include nothing else.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@
 #define ASI_DEVICE __device__ __forceinline__
 #define ASI_GLOBAL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 #define ASI_HOST_DEVICE __host__ __device__ inline
-#define ASI_PARAMS(type) const __grid_constant__ type  // stays where it is: its members may be chosen by address
+#define ASI_PARAMS(type) \
+    const __grid_constant__ type  // stays where it is: its members may be chosen by address
 #define ASI_UNROLL _Pragma("unroll")
 #else
 #include <algorithm>
@@ -71,7 +72,8 @@ inline int thread_index() { return static_cast<int>(simt::here().thread.x); }
 inline int block_index() { return static_cast<int>(simt::here().block.x); }
 inline unsigned char* shared_memory() { return reinterpret_cast<unsigned char*>(simt::here().shared); }
 inline void barrier(const simt::Site& site = simt::Site::current()) { simt::barrier(site); }
-inline float shuffle_xor(unsigned mask, float x, int distance, const simt::Site& site = simt::Site::current()) {
+inline float shuffle_xor(unsigned mask, float x, int distance,
+                         const simt::Site& site = simt::Site::current()) {
     struct In {
         float x;
         int distance;
@@ -102,7 +104,8 @@ inline float bits_float(std::uint32_t x) {
     return y;
 }
 inline float widen(f16 x) {
-    const std::uint32_t sign = (x.bits & 0x8000U) << 16, exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
+    const std::uint32_t sign = (x.bits & 0x8000U) << 16, exponent = x.bits >> 10 & 31,
+                        fraction = x.bits & 1023;
     if (exponent == 0) return (sign ? -1.0F : 1.0F) * std::ldexp(static_cast<float>(fraction), -24);
     const std::uint32_t high = exponent == 31 ? 255 : exponent + 112;
     return bits_float(sign | high << 23 | fraction << 13);
@@ -115,7 +118,8 @@ inline void narrow(float x, f16& y) {  // to nearest, ties to even
     } else if (a >= 65520.0F) {
         y.bits = static_cast<std::uint16_t>(sign | 0x7C00U);
     } else if (a < 6.103515625e-05F) {
-        y.bits = static_cast<std::uint16_t>(sign | static_cast<std::uint32_t>(std::nearbyint(std::ldexp(a, 24))));
+        y.bits =
+            static_cast<std::uint16_t>(sign | static_cast<std::uint32_t>(std::nearbyint(std::ldexp(a, 24))));
     } else {
         const std::uint32_t bits = float_bits(a);
         const std::uint32_t rounded = bits + 0xFFFU + (bits >> 13 & 1U) - (112U << 23);
@@ -179,7 +183,8 @@ ASI_DEVICE Four load4(const float* from) {
 #endif
 }
 
-// --- asynchronous copies of 16 bytes from global to shared memory (PTX ISA: cp.async, compute capability 8.0) ----
+// --- asynchronous copies of 16 bytes from global to shared memory (PTX ISA: cp.async, compute
+// capability 8.0) ----
 
 #if defined(__CUDACC__)
 
@@ -213,7 +218,8 @@ inline void copy_async_wait() {
 
 #endif
 
-// --- tensor cores (PTX ISA: mma.m16n8k16 with bf16 inputs and float accumulation, ldmatrix) ------------------------
+// --- tensor cores (PTX ISA: mma.m16n8k16 with bf16 inputs and float accumulation, ldmatrix)
+// ------------------------
 
 #if defined(__CUDACC__)
 
@@ -239,18 +245,20 @@ ASI_DEVICE void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0
 
 #else
 
-// Lane i names row i % 8 of matrix i / 8, eight elements; each lane reads the row it names, so that a sanitizer sees
-// who reads what. Lane l receives of each matrix row l / 4, elements 2 (l % 4) and the next (transposed: rows and
-// columns exchanged).
+// Lane i names row i % 8 of matrix i / 8, eight elements; each lane reads the row it names, so that a
+// sanitizer sees who reads what. Lane l receives of each matrix row l / 4, elements 2 (l % 4) and the next
+// (transposed: rows and columns exchanged).
 template <bool Transposed>
-inline void load_matrices(std::uint32_t (&r)[4], const bf16* row, const simt::Site& site = simt::Site::current()) {
+inline void load_matrices(std::uint32_t (&r)[4], const bf16* row,
+                          const simt::Site& site = simt::Site::current()) {
     struct Row {
         std::uint16_t x[8];
     } in;
     struct Out {
         std::uint32_t r[4];
     } out;
-    const auto* aligned = reinterpret_cast<const std::uint64_t*>(row);  // the sanitizer checks 8 of the 16 bytes
+    const auto* aligned =
+        reinterpret_cast<const std::uint64_t*>(row);  // the sanitizer checks 8 of the 16 bytes
     const std::uint64_t words[2] = {aligned[0], aligned[1]};
     std::memcpy(&in, words, 16);
     const auto op = [](const void* const* ins, void* const* outs) ASI_UNSEEN {
@@ -280,7 +288,9 @@ inline void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, st
     } out;
     const auto op = [](const void* const* ins, void* const* outs) ASI_UNSEEN {
         float am[16][16], bm[8][16], cm[16][8];  // B transposed
-        const auto half = [](std::uint32_t pair, int which) { return bits_float(which ? pair & 0xFFFF0000U : pair << 16); };
+        const auto half = [](std::uint32_t pair, int which) {
+            return bits_float(which ? pair & 0xFFFF0000U : pair << 16);
+        };
         for (int lane = 0; lane < 32; ++lane) {
             const In& x = *static_cast<const In*>(ins[lane]);
             const int g = lane / 4, t = 2 * (lane % 4);

@@ -18,7 +18,8 @@ namespace {
 void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
     (void)cudaGetLastError();  // reported here; it must not surface at a later call
-    throw std::runtime_error(std::string("linear attention on CUDA: ") + what + ": " + cudaGetErrorString(status));
+    throw std::runtime_error(std::string("linear attention on CUDA: ") + what + ": " +
+                             cudaGetErrorString(status));
 }
 
 struct Device {
@@ -95,8 +96,8 @@ const Runner& choose(const Shape& shape, const Launch& launch) {
     return *found;
 }
 
-// Two blocks for each multiprocessor, of four chunks at least: the states of the segments have to be written and
-// read once more, and scanned.
+// Two blocks for each multiprocessor, of four chunks at least: the states of the segments have to be written
+// and read once more, and scanned.
 std::int64_t segments(const Shape& shape, bool causal, const Runner& runner, const Launch& launch) {
     if (launch.segments > 0) return launch.segments;
     const std::int64_t sequences = std::max<std::int64_t>(1, shape.batch * shape.heads);
@@ -106,30 +107,35 @@ std::int64_t segments(const Shape& shape, bool causal, const Runner& runner, con
     return std::max<std::int64_t>(1, std::min(wanted, chunks / 4));
 }
 
-void check_tensor(const char* name, const View& view, const Shape& shape, std::int64_t d, std::int64_t element,
-                  bool input) {
+void check_tensor(const char* name, const View& view, const Shape& shape, std::int64_t d,
+                  std::int64_t element, bool input) {
     if (shape.batch * shape.heads * shape.length * d == 0) return;
     if (!view.data) reject(std::string(name) + " is a null pointer");
     if (view.stride[3] != 1)
-        reject(std::string(name) + " has stride " + std::to_string(view.stride[3]) + " in the last dimension; must be 1");
+        reject(std::string(name) + " has stride " + std::to_string(view.stride[3]) +
+               " in the last dimension; must be 1");
     const std::int64_t align = input ? 16 : 8;
     bool good = reinterpret_cast<std::uintptr_t>(view.data) % align == 0;
     for (int i = 0; i < 3; ++i) good = good && view.stride[i] >= 0 && view.stride[i] * element % align == 0;
-    if (!good) reject(std::string(name) + ": address and strides must be multiples of " + std::to_string(align) + " bytes");
+    if (!good)
+        reject(std::string(name) + ": address and strides must be multiples of " + std::to_string(align) +
+               " bytes");
 }
 
 void check_shape(const Shape& s, const Features& phi, const void* workspace) {
     constexpr std::int64_t most = std::numeric_limits<int>::max();
     if (s.batch < 0 || s.heads < 0 || s.length < 0) reject("negative batch, heads or length");
     if (s.batch * s.heads > most / 65536 || s.length / 16 > most)
-        reject("batch * heads is " + std::to_string(s.batch * s.heads) + "; allowed are " + std::to_string(most / 65536));
+        reject("batch * heads is " + std::to_string(s.batch * s.heads) + "; allowed are " +
+               std::to_string(most / 65536));
     if (!phi.weight && phi.bias) reject("a bias without a weight");
     if (!workspace) reject("no workspace");
 }
 
 std::int64_t size_of(ElementType type) { return type == ElementType::f32 ? 4 : 2; }
 
-std::size_t workspace_bytes(const Shape& shape, bool causal, bool mapped, bool backward, const Launch& launch) {
+std::size_t workspace_bytes(const Shape& shape, bool causal, bool mapped, bool backward,
+                            const Launch& launch) {
     const Runner& runner = choose(shape, launch);
     return 4 * static_cast<std::size_t>(
                    runner.workspace_floats(shape, segments(shape, causal, runner, launch), mapped, backward));
@@ -209,7 +215,8 @@ void backward(const BackwardParams& params, const Launch& launch) {
 
 void step(const StepParams& params, const Launch& launch) {
     const Shape& s = params.shape;
-    if (s.batch < 0 || s.heads < 0 || s.d_k < 1 || s.d_phi < 1 || s.d_v < 0) reject("a step of a negative size");
+    if (s.batch < 0 || s.heads < 0 || s.d_k < 1 || s.d_phi < 1 || s.d_v < 0)
+        reject("a step of a negative size");
     if (s.batch * s.heads && (!params.initial.z || !params.final.z))
         reject("a step needs a state and a place for the next one");
     if (!params.phi.weight && s.d_k != s.d_phi) reject("without a weight d_k and d_phi must be equal");

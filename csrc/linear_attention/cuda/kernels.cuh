@@ -1,11 +1,10 @@
-// The kernels. A sequence is cut into segments of several chunks; a block walks over the chunks of one segment with
-// the running state in registers.
+// The kernels. A sequence is cut into segments of several chunks; a block walks over the chunks of one
+// segment with the running state in registers.
 //
-//   sums      of each segment: S = sum phi(k) v^T, z = sum phi(k); for gradients T = sum phi(q) gn^T, t = sum phi(q) gd
-//   scan      over the segments: the state at the start of each
-//   forward   out_i = (phi(q_i)^T S + sum_{j <= i} scores_ij v_j) / den_i
-//   backward  for queries, then for keys and values, from the last chunk to the first
-//   reduce    the weight gradients of the segments to one of each sequence
+//   sums      of each segment: S = sum phi(k) v^T, z = sum phi(k); for gradients T = sum phi(q) gn^T, t = sum
+//   phi(q) gd scan      over the segments: the state at the start of each forward   out_i = (phi(q_i)^T S +
+//   sum_{j <= i} scores_ij v_j) / den_i backward  for queries, then for keys and values, from the last chunk
+//   to the first reduce    the weight gradients of the segments to one of each sequence
 //
 // With g = grad_out, gn_i = g_i / den_i, gd_i = -(g_i . out_i) / den_i, P_ij = gn_i . v_j + gd_i (j <= i):
 //
@@ -33,7 +32,9 @@ sums_kernel(ASI_PARAMS(KernelParams) p) {
     for (int i = block.thread; i < Tr::d; i += Tr::threads) z[i] = 0;
     typename Tr::template Tile<Tr::d, Tr::d> state;
     const Rows &x = p.queries ? p.q : p.k, &y = p.queries ? p.grad_out : p.v;
-    const auto tile = [&](int stage, int which) { return block.tile(at.raw + (2 * stage + which) * at.kTileBytes); };
+    const auto tile = [&](int stage, int which) {
+        return block.tile(at.raw + (2 * stage + which) * at.kTileBytes);
+    };
     for (int i = 0; i < block.count; ++i) {
         const int chunk = block.first + i, n = block.valid(chunk);
         const int stage = block.arrive(i, chunk, chunk + 1, [&](int which, int to) {
@@ -95,13 +96,17 @@ forward_kernel(ASI_PARAMS(KernelParams) p) {
     constexpr int row = Tr::row;
     const Walker<Tr> block(p);
     const T* const weight = block.weight(at.weight);
-    float *const bias = block.vector(at.bias), *const z = block.vector(at.z), *const scale = block.vector(at.scale);
-    T *const phi_q = block.tile(at.phi_q), *const phi_k = block.tile(at.phi_k), *const scores = block.tile(at.scores);
+    float *const bias = block.vector(at.bias), *const z = block.vector(at.z),
+                 *const scale = block.vector(at.scale);
+    T *const phi_q = block.tile(at.phi_q), *const phi_k = block.tile(at.phi_k),
+             *const scores = block.tile(at.scores);
     T* const published = block.state_tile(at.state);
     block.read_bias(bias);
     typename Tr::template Tile<Tr::d, Tr::d> state;
     block.read_state(state, z);
-    const auto tile = [&](int stage, int which) { return block.tile(at.raw + (3 * stage + which) * at.kTileBytes); };
+    const auto tile = [&](int stage, int which) {
+        return block.tile(at.raw + (3 * stage + which) * at.kTileBytes);
+    };
     for (int i = 0; i < block.count; ++i) {
         const int chunk = block.first + i, n = block.valid(chunk);
         const int stage = block.arrive(i, chunk, chunk + 1, [&](int which, int to) {
@@ -161,14 +166,18 @@ backward_kernel(ASI_PARAMS(KernelParams) p) {
     typename Tr::template Tile<d, d> state, grad_weight;
     float grad_bias = 0;  // of column `thread`
     block.read_state(state, z);
-    const auto tile = [&](int stage, int which) { return block.tile(at.raw + (4 * stage + which) * at.kTileBytes); };
+    const auto tile = [&](int stage, int which) {
+        return block.tile(at.raw + (4 * stage + which) * at.kTileBytes);
+    };
     for (int i = 0; i < block.count; ++i) {
         const int chunk = query ? block.first + i : block.first + block.count - 1 - i, n = block.valid(chunk);
         const int stage = block.arrive(i, chunk, query ? chunk + 1 : chunk - 1, [&](int which, int to) {
-            if (query || p.causal) block.load(p.q, which, tile(to, 0)), block.load(p.grad_out, which, tile(to, 3));
+            if (query || p.causal)
+                block.load(p.q, which, tile(to, 0)), block.load(p.grad_out, which, tile(to, 3));
             if (!query || p.causal) block.load(p.k, which, tile(to, 1)), block.load(p.v, which, tile(to, 2));
         });
-        T *const q = tile(stage, 0), *const k = tile(stage, 1), *const v = tile(stage, 2), *const g = tile(stage, 3);
+        T *const q = tile(stage, 0), *const k = tile(stage, 1), *const v = tile(stage, 2),
+                 *const g = tile(stage, 3);
         if (query || p.causal) block.convert(q), block.convert(g);
         if (!query || p.causal) block.convert(k), block.convert(v);
         if (p.causal || i == 0) block.publish(state, published);
@@ -194,13 +203,16 @@ backward_kernel(ASI_PARAMS(KernelParams) p) {
             float dot = 0;
             if (r < n) {
                 const T* out = block.template rows<T>(p.out, chunk) + r * p.out.row;
-                for (int e = lane; e < d; e += Tr::lanes_a_row) dot += widen(g[r * row + e]) * block.global(out + e);
+                for (int e = lane; e < d; e += Tr::lanes_a_row)
+                    dot += widen(g[r * row + e]) * block.global(out + e);
             }
             dot = block.across_row(dot);
             if (lane == 0) {
                 scale[r] = r < n ? inverse : 0.0F;
                 grad_scale[r] = r < n ? -dot * inverse : 0.0F;
-                if (r < n) p.scales[first_token + r] = inverse, p.scales[all_tokens + first_token + r] = -dot * inverse;
+                if (r < n)
+                    p.scales[first_token + r] = inverse,
+                                           p.scales[all_tokens + first_token + r] = -dot * inverse;
             }
             barrier();  // the scales are complete
             block.scale_rows(g, scale);
@@ -214,7 +226,9 @@ backward_kernel(ASI_PARAMS(KernelParams) p) {
         if constexpr (query) {
             if (p.causal) grad.template add<false, false, c>(products, Tr::chunk_row, phi_k, row);
             grad.template add<false, true, d>(g, row, published, Tr::state_row);
-            grad.pairs([&](int r, int j, float& a, float& b) { a += grad_scale[r] * z[j], b += grad_scale[r] * z[j + 1]; });
+            grad.pairs([&](int r, int j, float& a, float& b) {
+                a += grad_scale[r] * z[j], b += grad_scale[r] * z[j + 1];
+            });
         } else {
             if (p.causal) grad.template add<true, false, c>(scores, Tr::chunk_row, g, row);
             grad.template add<false, false, d>(phi_k, row, published, Tr::state_row);
@@ -256,13 +270,15 @@ backward_kernel(ASI_PARAMS(KernelParams) p) {
     }
     if constexpr (!query) block.write_end(state, z);
     if (!p.weight || !p.grad_weight) return;
-    const std::int64_t slot = (query ? 0 : static_cast<std::int64_t>(p.sequences) * p.segments) + block.slot();
+    const std::int64_t slot =
+        (query ? 0 : static_cast<std::int64_t>(p.sequences) * p.segments) + block.slot();
     float* const parts = p.weight_parts + slot * (d * d + d);
     grad_weight.pairs([&](int r, int j, float a, float b) { store_pair(parts + r * d + j, a, b); });
     if (block.thread < d) parts[d * d + block.thread] = grad_bias;
 }
 
-// Each thread takes elements of the gradients of W and b in turn, and adds up in an order that is always the same.
+// Each thread takes elements of the gradients of W and b in turn, and adds up in an order that is always the
+// same.
 template <int D>
 ASI_GLOBAL(256, 1)
 reduce_kernel(ASI_PARAMS(KernelParams) p) {
@@ -275,7 +291,8 @@ reduce_kernel(ASI_PARAMS(KernelParams) p) {
         const int element = static_cast<int>(index % size);
         const float* const parts = p.weight_parts + sequence * p.segments * size + element;
         float total = 0;
-        for (int i = 0; i < p.segments; ++i) total += parts[std::int64_t{i} * size] + parts[side + std::int64_t{i} * size];
+        for (int i = 0; i < p.segments; ++i)
+            total += parts[std::int64_t{i} * size] + parts[side + std::int64_t{i} * size];
         if (element < D * D)
             p.grad_weight[sequence * D * D + element] = total;
         else if (p.grad_bias)

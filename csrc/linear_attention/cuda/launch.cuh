@@ -23,24 +23,28 @@ inline void check(cudaError_t status, const char* what) {
 }
 
 template <class Params>
-void run(void (*kernel)(Params), std::int64_t grid, int threads, std::size_t shared, void* stream, const Params& params) {
+void run(void (*kernel)(Params), std::int64_t grid, int threads, std::size_t shared, void* stream,
+         const Params& params) {
     if (grid == 0) return;
     if (shared > 48 * 1024)
-        check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shared)),
+        check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                   cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
               "cudaFuncSetAttribute");
     Params copy = params;
     void* arguments[] = {&copy};
     check(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(static_cast<unsigned>(grid)),
-                           dim3(static_cast<unsigned>(threads)), arguments, shared, static_cast<cudaStream_t>(stream)),
+                           dim3(static_cast<unsigned>(threads)), arguments, shared,
+                           static_cast<cudaStream_t>(stream)),
           "cudaLaunchKernel");
 }
 
 #else
 
 template <class Params>
-void run(void (*kernel)(Params), std::int64_t grid, int threads, std::size_t shared, void*, const Params& params) {
-    simt::launch(static_cast<unsigned>(grid), static_cast<unsigned>(threads), shared, [&] { kernel(params); });
+void run(void (*kernel)(Params), std::int64_t grid, int threads, std::size_t shared, void*,
+         const Params& params) {
+    simt::launch(static_cast<unsigned>(grid), static_cast<unsigned>(threads), shared,
+                 [&] { kernel(params); });
 }
 
 #endif
@@ -75,8 +79,8 @@ struct Plan {
 inline Rows rows_of(const View& view) { return {view.data, view.stride[0], view.stride[1], view.stride[2]}; }
 
 template <class Tr>
-KernelParams kernel_params(const Shape& shape, const Features& phi, bool causal, double eps, const Plan<Tr>& plan,
-                           const Launch& launch) {
+KernelParams kernel_params(const Shape& shape, const Features& phi, bool causal, double eps,
+                           const Plan<Tr>& plan, const Launch& launch) {
     KernelParams p;
     p.weight = static_cast<const float*>(phi.weight), p.bias = static_cast<const float*>(phi.bias);
     p.weight_head = phi.weight_head, p.bias_head = phi.bias_head;
@@ -88,7 +92,8 @@ KernelParams kernel_params(const Shape& shape, const Features& phi, bool causal,
     p.chunks = static_cast<int>(plan.chunks), p.segments = static_cast<int>(plan.segments);
     p.segment_chunks = static_cast<int>(plan.segment_chunks);
     const std::int64_t blocks = (plan.sequences * (Tr::d * Tr::d + Tr::d) + 255) / 256;
-    p.elementwise_blocks = static_cast<int>(blocks < launch.elementwise_blocks ? blocks : launch.elementwise_blocks);
+    p.elementwise_blocks =
+        static_cast<int>(blocks < launch.elementwise_blocks ? blocks : launch.elementwise_blocks);
     p.causal = causal, p.half = launch.type == ElementType::f16;
     return p;
 }
@@ -102,7 +107,8 @@ inline StatePair pair_of(const State& x) { return {static_cast<float*>(x.s), sta
 template <class Tr>
 void run_states(const KernelParams& p, void* stream) {
     if (p.alone()) return;
-    run(sums_kernel<Tr>, std::int64_t{p.sequences} * p.segments, Tr::threads, kLayout<Tr, Kernel::sums>.bytes, stream, p);
+    run(sums_kernel<Tr>, std::int64_t{p.sequences} * p.segments, Tr::threads, kLayout<Tr, Kernel::sums>.bytes,
+        stream, p);
     run(scan_kernel<Tr::d>, p.elementwise_blocks, 256, 0, stream, p);
 }
 
@@ -124,7 +130,8 @@ void run_backward(const BackwardParams& params, const Launch& launch) {
     p.q = rows_of(params.q), p.k = rows_of(params.k), p.v = rows_of(params.v), p.out = rows_of(params.out);
     p.grad_out = rows_of(params.grad_out), p.grad_q = rows_of(params.grad_q);
     p.grad_k = rows_of(params.grad_k), p.grad_v = rows_of(params.grad_v);
-    p.grad_weight = static_cast<float*>(params.grad_weight), p.grad_bias = static_cast<float*>(params.grad_bias);
+    p.grad_weight = static_cast<float*>(params.grad_weight),
+    p.grad_bias = static_cast<float*>(params.grad_bias);
     const std::int64_t grid = plan.sequences * plan.segments;
     constexpr int shared = kLayout<Tr, Kernel::backward>.bytes;
 
@@ -148,7 +155,8 @@ void run_step(const StepParams& params, const Launch& launch) {
     StepKernelParams p;
     const auto view = [](const View& x) { return StepView{x.data, x.stride[0], x.stride[1], x.stride[3]}; };
     p.q = view(params.q), p.k = view(params.k), p.v = view(params.v), p.out = view(params.out);
-    p.weight = static_cast<const float*>(params.phi.weight), p.bias = static_cast<const float*>(params.phi.bias);
+    p.weight = static_cast<const float*>(params.phi.weight),
+    p.bias = static_cast<const float*>(params.phi.bias);
     p.weight_head = params.phi.weight_head, p.bias_head = params.phi.bias_head;
     p.s = static_cast<const float*>(params.initial.s), p.z = static_cast<const float*>(params.initial.z);
     p.new_s = static_cast<float*>(params.final.s), p.new_z = static_cast<float*>(params.final.z);

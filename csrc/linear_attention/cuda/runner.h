@@ -12,7 +12,8 @@ struct Runner {
     Instance instance{};
     void (*forward)(const ForwardParams&, const Launch&) = nullptr;
     void (*backward)(const BackwardParams&, const Launch&) = nullptr;
-    std::int64_t (*workspace_floats)(const Shape&, std::int64_t segments, bool mapped, bool backward) = nullptr;
+    std::int64_t (*workspace_floats)(const Shape&, std::int64_t segments, bool mapped,
+                                     bool backward) = nullptr;
 };
 
 std::vector<Runner> portable_runners();

@@ -9,7 +9,9 @@ namespace asi::linear_attention::cuda {
 template <class Tr>
 Runner runner() {
     Runner made;
-    made.instance.variant = Tr::kMath == Math::portable ? "portable" : Tr::kMath == Math::fma ? "fma" : "tensor";
+    made.instance.variant = Tr::kMath == Math::portable ? "portable"
+                            : Tr::kMath == Math::fma    ? "fma"
+                                                        : "tensor";
     if (Tr::kTensor)
         made.instance.types = {ElementType::bf16, ElementType::f16};
     else

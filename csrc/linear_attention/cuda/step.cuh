@@ -1,5 +1,5 @@
-// One token of each sequence (Katharopoulos et al. 2020, equations 18 to 20), of any sizes: bound by reading and
-// writing S once.
+// One token of each sequence (Katharopoulos et al. 2020, equations 18 to 20), of any sizes: bound by reading
+// and writing S once.
 #pragma once
 
 #include "linear_attention/cuda/device.cuh"
@@ -39,7 +39,9 @@ step_kernel(ASI_PARAMS(StepKernelParams) p) {
     float* const denominator = phi_k + p.d_phi;
     const int thread = thread_index(), warp = thread / 32, lane = thread % 32;
     const std::int64_t sequence = block_index(), batch = sequence / p.heads, head = sequence % p.heads;
-    const auto of = [&](const StepView& x) { return static_cast<T*>(x.data) + batch * x.batch + head * x.head; };
+    const auto of = [&](const StepView& x) {
+        return static_cast<T*>(x.data) + batch * x.batch + head * x.head;
+    };
     const T *const from_q = of(p.q), *const from_k = of(p.k), *const v = of(p.v);
     for (int i = thread; i < p.d_k; i += kStepThreads) {
         q[i] = widen(from_q[i * p.q.element]);

@@ -1,9 +1,11 @@
-// Matrix products of a thread block: C (M x N, float, spread over the registers of all threads) += A B with A and
-// B in memory. Two classes of the same interface: FmaTile multiplies in float32, TensorTile with mma.sync in bf16.
+// Matrix products of a thread block: C (M x N, float, spread over the registers of all threads) += A B with A
+// and B in memory. Two classes of the same interface: FmaTile multiplies in float32, TensorTile with mma.sync
+// in bf16.
 //
 //   clear()               C = 0
 //   add<AT, BT, K>(...)   C += A B; A is stored (M, K), with AT (K, M); B is stored (K, N), with BT (N, K)
-//   pairs(f)              f(row, column, c, c') for each two neighbouring elements of this thread, by reference
+//   pairs(f)              f(row, column, c, c') for each two neighbouring elements of this thread, by
+//   reference
 #pragma once
 
 #include "linear_attention/cuda/device.cuh"
@@ -15,7 +17,7 @@ constexpr int smaller(int a, int b) { return a < b ? a : b; }
 template <int M, int N, int Threads>
 struct FmaTile {
     using Element = float;
-    static constexpr int kActive = smaller(Threads, M * N / 2);  // two elements a thread at least
+    static constexpr int kActive = smaller(Threads, M* N / 2);  // two elements a thread at least
     static constexpr int kEach = M * N / kActive;
     static constexpr int kColumns = kEach >= 64 ? 8 : kEach >= 16 ? 4 : 2, kRows = kEach / kColumns;
     static constexpr int kAcross = N / kColumns, kDown = M / kRows;  // threads along a row, along a column
@@ -72,7 +74,7 @@ struct TensorTile {
     using Element = bf16;
     static constexpr int kWarps = Threads / 32;
     static constexpr int kDown = smaller(M / 16, kWarps), kAcross = kWarps / kDown;  // warps
-    static constexpr int kTall = M / 16 / kDown, kWide = N / 8 / kAcross;            // 16 x 8 pieces of a warp
+    static constexpr int kTall = M / 16 / kDown, kWide = N / 8 / kAcross;  // 16 x 8 pieces of a warp
     static_assert(kTall * kDown * 16 == M && kWide * kAcross * 8 == N && kDown * kAcross == kWarps);
     static_assert(kWide == 1 || kWide % 2 == 0);
 
@@ -131,7 +133,8 @@ struct TensorTile {
     ASI_DEVICE void pairs(F f) {
         ASI_UNROLL for (int i = 0; i < kTall; ++i) ASI_UNROLL for (int j = 0; j < kWide; ++j)
             ASI_UNROLL for (int h = 0; h < 2; ++h)
-                f(top + i * 16 + h * 8 + lane / 4, left + j * 8 + lane % 4 * 2, c[i][j][2 * h], c[i][j][2 * h + 1]);
+                f(top + i * 16 + h * 8 + lane / 4, left + j * 8 + lane % 4 * 2, c[i][j][2 * h],
+                  c[i][j][2 * h + 1]);
     }
 };
 

@@ -1,4 +1,5 @@
-// What is chosen when a kernel is compiled, what it is told when it is launched, and where its shared memory goes.
+// What is chosen when a kernel is compiled, what it is told when it is launched, and where its shared memory
+// goes.
 #pragma once
 
 #include "linear_attention/cuda/tile.cuh"
@@ -20,7 +21,9 @@ struct Traits {
     // Rows of a chunk. Turing has 64 KiB of shared memory, hence the smaller chunk there.
     static constexpr int chunk = !kTensor && (D == 128 || (D == 64 && !kAsync)) ? 16 : 32;
     static constexpr int threads = D == 128 ? 256 : 128;
-    static constexpr int min_blocks = D == 128 ? 1 : D == 64 ? 2 : 3;  // a multiprocessor: bounds the registers
+    static constexpr int min_blocks = D == 128  ? 1
+                                      : D == 64 ? 2
+                                                : 3;  // a multiprocessor: bounds the registers
     static constexpr int stages = kAsync ? 2 : 1;
     // The running state as an operand: in shared memory, or in the workspace where it does not fit.
     static constexpr bool kStateInShared = kAsync || D < 128;
@@ -58,15 +61,15 @@ struct KernelParams {
     float* grad_weight = nullptr;  // (batch * heads, D, D)
     float* grad_bias = nullptr;    // (batch * heads, D)
     // Workspace
-    float* states = nullptr;       // (batch * heads, segments, D * D + D): S and z at the start of a segment
-    float* published = nullptr;    // (batch * heads, segments, D, D), see Traits::kStateInShared
-    float* scales = nullptr;       // (2, batch * heads, length): 1 / denominator, its gradient
-    float* weight_parts = nullptr; // (2, batch * heads, segments, D * D + D)
+    float* states = nullptr;        // (batch * heads, segments, D * D + D): S and z at the start of a segment
+    float* published = nullptr;     // (batch * heads, segments, D, D), see Traits::kStateInShared
+    float* scales = nullptr;        // (2, batch * heads, length): 1 / denominator, its gradient
+    float* weight_parts = nullptr;  // (2, batch * heads, segments, D * D + D)
     std::int64_t length = 0;
     float eps = 0;
     int sequences = 0, heads = 0;  // sequences: batch * heads
     int chunks = 0, segments = 1, segment_chunks = 0;
-    int elementwise_blocks = 1;  // grid of scan and reduce
+    int elementwise_blocks = 1;        // grid of scan and reduce
     bool causal = true, half = false;  // half: tensors of a `tensor` kernel are float16, not bfloat16
     bool backwards = false;            // scan: segments from the last to the first
     bool queries = false;              // sums: of phi(q) and the scaled gradient, not of phi(k) and v
@@ -91,7 +94,8 @@ template <class Tr, Kernel Which>
 struct Layout {
     static constexpr int kRaw = Which == Kernel::sums ? 2 : Which == Kernel::forward ? 3 : 4;
     static constexpr int kTileBytes = Tr::chunk * Tr::row * static_cast<int>(sizeof(typename Tr::Element));
-    static constexpr int kChunkBytes = Tr::chunk * Tr::chunk_row * static_cast<int>(sizeof(typename Tr::Element));
+    static constexpr int kChunkBytes =
+        Tr::chunk * Tr::chunk_row * static_cast<int>(sizeof(typename Tr::Element));
     static constexpr int kSquareBytes = Tr::d * Tr::row * static_cast<int>(sizeof(typename Tr::Element));
 
     int raw = 0, phi_q = 0, phi_k = 0, state = 0, weight = 0, scores = 0, products = 0;

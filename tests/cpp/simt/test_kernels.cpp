@@ -1,7 +1,9 @@
-// Every instance of the CUDA kernels, executed on the SIMT layer, against the float64 definition. Each tensor is a heap
-// buffer of exactly its size, gaps between rows are NaN, and the order of threads changes from case to case.
+// Every instance of the CUDA kernels, executed on the SIMT layer, against the float64 definition. Each tensor
+// is a heap buffer of exactly its size, gaps between rows are NaN, and the order of threads changes from case
+// to case.
 //
-//   test_kernels [quick|races]  `quick`: fewer lengths; `races`: one length, one sequence of two segments (a fiber is
+//   test_kernels [quick|races]  `quick`: fewer lengths; `races`: one length, one sequence of two segments (a
+//   fiber is
 //                               dear under ThreadSanitizer)
 //   ASI_EVOLVE_SIMT_ALL=1    every combination of options at every length; takes long
 #include <cstdio>
@@ -22,9 +24,7 @@ using reference::Case;
 using reference::Problem;
 
 #if SIMT_TSAN
-extern "C" const char* __tsan_default_options() {
-    return "halt_on_error=1:history_size=0";
-}
+extern "C" const char* __tsan_default_options() { return "halt_on_error=1:history_size=0"; }
 #endif
 
 namespace {
@@ -72,18 +72,21 @@ struct Tensor {
                                         (s.length - 1) * stride[2] + d);
     }
     std::size_t at(std::int64_t token, std::int64_t e) const {
-        const std::int64_t n = token % s.length, h = token / s.length % s.heads, b = token / s.length / s.heads;
+        const std::int64_t n = token % s.length, h = token / s.length % s.heads,
+                           b = token / s.length / s.heads;
         return static_cast<std::size_t>(b * stride[0] + h * stride[1] + n * stride[2] + e);
     }
     la::View view() { return {buffer.data(), {stride[0], stride[1], stride[2], 1}}; }
     void fill(const std::vector<double>& from, std::int64_t d) {
         for (std::size_t i = 0; i < from.size(); ++i)
-            cuda::narrow(static_cast<float>(from[i]), buffer[at(static_cast<std::int64_t>(i) / d, static_cast<std::int64_t>(i) % d)]);
+            cuda::narrow(static_cast<float>(from[i]),
+                         buffer[at(static_cast<std::int64_t>(i) / d, static_cast<std::int64_t>(i) % d)]);
     }
     std::vector<double> values(std::int64_t d) {
         std::vector<double> out(static_cast<std::size_t>(s.batch * s.heads * s.length * d));
         for (std::size_t i = 0; i < out.size(); ++i)
-            out[i] = cuda::widen(buffer[at(static_cast<std::int64_t>(i) / d, static_cast<std::int64_t>(i) % d)]);
+            out[i] =
+                cuda::widen(buffer[at(static_cast<std::int64_t>(i) / d, static_cast<std::int64_t>(i) % d)]);
         return out;
     }
 };
@@ -139,29 +142,37 @@ void check(const cuda::Runner& runner, const Settings& settings, cuda::ElementTy
     const double w = 2 / std::sqrt(static_cast<double>(d));
     p.w = reference::random(heads * d * d, rng, -w, w), p.b = reference::random(heads * d, rng, -1, 1);
     if (!settings.bias) p.b.assign(p.b.size(), 0);
-    p.s0 = reference::random(sequences * d * d, rng, -1, 1), p.z0 = reference::random(sequences * d, rng, 0.1, 1);
+    p.s0 = reference::random(sequences * d * d, rng, -1, 1),
+    p.z0 = reference::random(sequences * d, rng, 0.1, 1);
     if (!c.state) p.s0.assign(p.s0.size(), 0), p.z0.assign(p.z0.size(), 0);
-    p.gs = reference::random(sequences * d * d, rng, -0.1, 0.1), p.gz = reference::random(sequences * d, rng, -0.1, 0.1);
+    p.gs = reference::random(sequences * d * d, rng, -0.1, 0.1),
+    p.gz = reference::random(sequences * d, rng, -0.1, 0.1);
     if (!settings.ends) p.gs.assign(p.gs.size(), 0), p.gz.assign(p.gz.size(), 0);
     reference::solve(p, kEps);
 
-    Tensor<E> q(s, d, settings.order), k(s, d, settings.order), v(s, d, settings.order), g(s, d, settings.order);
-    Tensor<E> out(s, d, Order::contiguous), dq(s, d, Order::contiguous), dk(s, d, Order::contiguous), dv(s, d, Order::contiguous);
+    Tensor<E> q(s, d, settings.order), k(s, d, settings.order), v(s, d, settings.order),
+        g(s, d, settings.order);
+    Tensor<E> out(s, d, Order::contiguous), dq(s, d, Order::contiguous), dk(s, d, Order::contiguous),
+        dv(s, d, Order::contiguous);
     q.fill(p.q, d), k.fill(p.k, d), v.fill(p.v, d), g.fill(p.g, d);
-    auto weight = floats(p.w), bias = floats(p.b), s0 = floats(p.s0), z0 = floats(p.z0), gs = floats(p.gs), gz = floats(p.gz);
-    const auto square = static_cast<std::size_t>(sequences * d * d), line = static_cast<std::size_t>(sequences * d);
+    auto weight = floats(p.w), bias = floats(p.b), s0 = floats(p.s0), z0 = floats(p.z0), gs = floats(p.gs),
+         gz = floats(p.gz);
+    const auto square = static_cast<std::size_t>(sequences * d * d),
+               line = static_cast<std::size_t>(sequences * d);
     Buffer<float> s1(square), z1(line), ds0(square), dz0(line), dw(square), db(line);
 
     cuda::Launch launch;
     launch.type = type, launch.segments = settings.segments, launch.elementwise_blocks = 2;
     const auto workspace = [&](bool backward) {
-        return Buffer<float>(static_cast<std::size_t>(runner.workspace_floats(s, settings.segments, c.mapped, backward)));
+        return Buffer<float>(
+            static_cast<std::size_t>(runner.workspace_floats(s, settings.segments, c.mapped, backward)));
     };
     la::ForwardParams f;
     f.causal = c.causal, f.eps = kEps, f.shape = s;
     f.q = q.view(), f.k = k.view(), f.v = v.view(), f.out = out.view();
     if (c.mapped)
-        f.phi = {weight.data(), settings.bias ? bias.data() : nullptr, c.per_head ? d * d : 0, c.per_head ? d : 0};
+        f.phi = {weight.data(), settings.bias ? bias.data() : nullptr, c.per_head ? d * d : 0,
+                 c.per_head ? d : 0};
     if (c.state) f.initial = {s0.data(), z0.data()};
     if (settings.ends) f.final = {s1.data(), z1.data()};
     auto space = workspace(false);
@@ -216,11 +227,12 @@ void check_determinism(const cuda::Runner& runner, std::mt19937& rng) {
 }
 
 template <class E>
-void check_step(cuda::ElementType type, bool mapped, bool in_place, std::int64_t d_k, std::int64_t d_phi, std::int64_t d_v,
-                std::mt19937& rng) {
+void check_step(cuda::ElementType type, bool mapped, bool in_place, std::int64_t d_k, std::int64_t d_phi,
+                std::int64_t d_v, std::mt19937& rng) {
     Settings settings;
     settings.c = {{2, 2, 1, d_k, mapped ? d_phi : d_k, d_v}, true, mapped, true, true};
-    settings.name = "step d_k" + std::to_string(d_k) + " d_v" + std::to_string(d_v) + " mapped" + std::to_string(mapped);
+    settings.name =
+        "step d_k" + std::to_string(d_k) + " d_v" + std::to_string(d_v) + " mapped" + std::to_string(mapped);
     settings.tensor = type != cuda::ElementType::f32;
     const la::Shape& s = settings.c.shape;
     Problem p{settings.c, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
@@ -228,10 +240,12 @@ void check_step(cuda::ElementType type, bool mapped, bool in_place, std::int64_t
     p.v = reference::random(4 * d_v, rng, -1, 1), p.g.assign(p.v.size(), 0);
     for (auto* x : {&p.q, &p.k, &p.v}) round_to<E>(*x);
     p.w = reference::random(2 * s.d_phi * d_k, rng, -1, 1), p.b = reference::random(2 * s.d_phi, rng, -1, 1);
-    p.s0 = reference::random(4 * s.d_phi * d_v, rng, -1, 1), p.z0 = reference::random(4 * s.d_phi, rng, 0.1, 1);
+    p.s0 = reference::random(4 * s.d_phi * d_v, rng, -1, 1),
+    p.z0 = reference::random(4 * s.d_phi, rng, 0.1, 1);
     p.gs.assign(p.s0.size(), 0), p.gz.assign(p.z0.size(), 0);
     reference::solve(p, kEps);
-    Tensor<E> q(s, d_k, Order::contiguous), k(s, d_k, Order::contiguous), v(s, d_v, Order::contiguous), out(s, d_v, Order::contiguous);
+    Tensor<E> q(s, d_k, Order::contiguous), k(s, d_k, Order::contiguous), v(s, d_v, Order::contiguous),
+        out(s, d_v, Order::contiguous);
     q.fill(p.q, d_k), k.fill(p.k, d_k), v.fill(p.v, d_v);
     auto weight = floats(p.w), bias = floats(p.b), s0 = floats(p.s0), z0 = floats(p.z0);
     Buffer<float> s1(p.s0.size()), z1(p.z0.size());
@@ -262,7 +276,9 @@ void run(const cuda::Runner& runner, bool quick, bool races, bool all, int& case
         for (int bits = 0; bits < (all ? 128 : 2); ++bits) {
             ++turn;
             // Without `all` the options other than causal take turns, so that each meets each.
-            const auto option = [&](int number, int period) { return all ? bits >> number & 1 : turn / period % 2; };
+            const auto option = [&](int number, int period) {
+                return all ? bits >> number & 1 : turn / period % 2;
+            };
             Settings settings;
             settings.c.causal = bits & 1;
             settings.c.mapped = all ? bits & 2 : turn % 4 != 3;
@@ -273,15 +289,20 @@ void run(const cuda::Runner& runner, bool quick, bool races, bool all, int& case
             settings.segments = all ? 1 + (bits >> 6 & 1) : 1 + turn % 3;
             settings.order = static_cast<Order>(turn % 3);
             settings.c.shape = {turn / 2 % 2 ? 2 : 1, turn / 2 % 2 ? 1 : 2, n, d, d, d};
-            if (races) settings.segments = 2, settings.c.mapped = true, settings.c.shape.batch = settings.c.shape.heads = 1;
+            if (races)
+                settings.segments = 2, settings.c.mapped = true,
+                settings.c.shape.batch = settings.c.shape.heads = 1;
             if (!quick && turn % 5 == 0) settings.c.shape.batch = settings.c.shape.heads = 2;
             settings.tensor = std::string(instance.variant) == "tensor";
-            simt::options.order = static_cast<simt::Order>(turn % 3), simt::options.seed = static_cast<unsigned>(turn);
+            simt::options.order = static_cast<simt::Order>(turn % 3),
+            simt::options.seed = static_cast<unsigned>(turn);
             for (const cuda::ElementType type : instance.types) {
                 if (quick && type == cuda::ElementType::f16 && bits == (d > 32 && races ? bits : 0)) continue;
-                settings.name = std::string(instance.variant) + " type" + std::to_string(int(type)) + " d" + std::to_string(d) +
-                                " N" + std::to_string(n) + " segments" + std::to_string(settings.segments) + " causal" +
-                                std::to_string(settings.c.causal) + " mapped" + std::to_string(settings.c.mapped) + " state" +
+                settings.name = std::string(instance.variant) + " type" + std::to_string(int(type)) + " d" +
+                                std::to_string(d) + " N" + std::to_string(n) + " segments" +
+                                std::to_string(settings.segments) + " causal" +
+                                std::to_string(settings.c.causal) + " mapped" +
+                                std::to_string(settings.c.mapped) + " state" +
                                 std::to_string(settings.c.state);
                 try {
                     if (type == cuda::ElementType::f32) check<float>(runner, settings, type, rng);
@@ -320,7 +341,8 @@ int main(int count, char** arguments) {
             std::printf("step: %s\n", error.what());
         }
     }
-    std::printf("%d cases of %d instances, %d failures; largest relative error: float32 %.1e, tensor cores %.1e\n", cases,
-                static_cast<int>(runners.size()), failures, worst_of_all[0], worst_of_all[1]);
+    std::printf(
+        "%d cases of %d instances, %d failures; largest relative error: float32 %.1e, tensor cores %.1e\n",
+        cases, static_cast<int>(runners.size()), failures, worst_of_all[0], worst_of_all[1]);
     return failures ? 1 : 0;
 }

@@ -1,6 +1,7 @@
-// The SIMT layer itself: does it find what it promises to find, and are the fragments of the tensor-core instructions
-// laid out as the PTX ISA says? The formulas here are written from the tables of PTX ISA 8.x, sections "Matrix
-// Fragments for mma.m16n8k16 with floating point type" and "ldmatrix", not from the code under test.
+// The SIMT layer itself: does it find what it promises to find, and are the fragments of the tensor-core
+// instructions laid out as the PTX ISA says? The formulas here are written from the tables of PTX ISA 8.x,
+// sections "Matrix Fragments for mma.m16n8k16 with floating point type" and "ldmatrix", not from the code
+// under test.
 //
 //   test_simt                        every check
 //   test_simt barrier|blocks|shuffle a planted race, for ThreadSanitizer to find
@@ -101,9 +102,12 @@ void fragments() {
     std::mt19937 rng(3);
     std::uniform_int_distribution<int> small(-8, 8);  // exact in bfloat16
     float a[16][16], b[16][8], c[16][8];
-    for (auto& row : a) for (float& x : row) x = static_cast<float>(small(rng));
-    for (auto& row : b) for (float& x : row) x = static_cast<float>(small(rng));
-    for (auto& row : c) for (float& x : row) x = static_cast<float>(small(rng));
+    for (auto& row : a)
+        for (float& x : row) x = static_cast<float>(small(rng));
+    for (auto& row : b)
+        for (float& x : row) x = static_cast<float>(small(rng));
+    for (auto& row : c)
+        for (float& x : row) x = static_cast<float>(small(rng));
     simt::launch(1, 32, 0, [&] {
         const int lane = cuda::thread_index(), group = lane / 4, in_group = lane % 4;
         std::uint32_t ra[4] = {}, rb[2] = {};
@@ -128,18 +132,21 @@ void fragments() {
     });
     simt::launch(1, 32, 32 * 16, [&] {
         const int lane = cuda::thread_index();
-        auto* rows = reinterpret_cast<cuda::bf16*>(cuda::shared_memory());  // row r of matrix m at 8 (8 m + r)
+        auto* rows =
+            reinterpret_cast<cuda::bf16*>(cuda::shared_memory());  // row r of matrix m at 8 (8 m + r)
         for (int e = 0; e < 8; ++e) rows[8 * lane + e].bits = bits(static_cast<float>(lane * 8 + e));
         cuda::barrier();
         std::uint32_t r[4];
         cuda::load_matrices<false>(r, rows + 8 * lane);
         for (int m = 0; m < 4; ++m)
             for (int h = 0; h < 2; ++h)
-                expect(value(r[m], h) == static_cast<float>((8 * m + lane / 4) * 8 + lane % 4 * 2 + h), "ldmatrix");
+                expect(value(r[m], h) == static_cast<float>((8 * m + lane / 4) * 8 + lane % 4 * 2 + h),
+                       "ldmatrix");
         cuda::load_matrices<true>(r, rows + 8 * lane);
         for (int m = 0; m < 4; ++m)
             for (int h = 0; h < 2; ++h)
-                expect(value(r[m], h) == static_cast<float>((8 * m + lane % 4 * 2 + h) * 8 + lane / 4), "ldmatrix.trans");
+                expect(value(r[m], h) == static_cast<float>((8 * m + lane % 4 * 2 + h) * 8 + lane / 4),
+                       "ldmatrix.trans");
     });
 }
 
@@ -148,7 +155,8 @@ template <template <int, int, int> class TileOf, int M, int N, int K, int Thread
 void product() {
     using Tile = TileOf<M, N, Threads>;
     using E = typename Tile::Element;
-    constexpr int a_row = (AT ? M : K) + 16 / static_cast<int>(sizeof(E)), b_row = (BT ? K : N) + 16 / static_cast<int>(sizeof(E));
+    constexpr int a_row = (AT ? M : K) + 16 / static_cast<int>(sizeof(E)),
+                  b_row = (BT ? K : N) + 16 / static_cast<int>(sizeof(E));
     std::mt19937 rng(M + N);
     std::uniform_int_distribution<int> small(-8, 8);
     std::vector<float> a(M * K), b(K * N), c(M * N, NAN);
@@ -208,7 +216,8 @@ void conversions() {
     narrow(1.0F + 3.0F / 256, brain), expect(brain.bits == 0x3F82, "bfloat16 ties to even, up");
 }
 
-// --- planted races ------------------------------------------------------------------------------------------------
+// --- planted races
+// ------------------------------------------------------------------------------------------------
 
 void race(const std::string& which) {
     std::vector<float> out(64);
