@@ -94,11 +94,11 @@ void step(const std::string& type, double eps, const Run& run, const Sizes& size
     cuda::step(params, how);
 }
 
-std::size_t workspace(const std::string& type, bool causal, const Run& run, const Sizes& sizes, bool mapped,
+std::size_t workspace(const std::string& type, const Run& run, const Sizes& sizes, bool mapped,
                       bool of_backward) {
     const cuda::Launch how = launch(type, run);
-    return of_backward ? cuda::backward_workspace_bytes(shape(sizes), causal, mapped, how)
-                       : cuda::forward_workspace_bytes(shape(sizes), causal, mapped, how);
+    return of_backward ? cuda::backward_workspace_bytes(shape(sizes), mapped, how)
+                       : cuda::forward_workspace_bytes(shape(sizes), mapped, how);
 }
 
 py::list kernels() {
@@ -134,8 +134,8 @@ void bind_linear_attention_cuda(py::module_& module) {
         },
         py::arg("dtype"), py::arg("sizes"), py::arg("device"),
         "Why no kernel can run this; empty when one can.");
-    module.def("linear_attention_cuda_workspace", &workspace, py::arg("dtype"), py::arg("causal"),
-               py::arg("run"), py::arg("sizes"), py::arg("mapped"), py::arg("backward"),
+    module.def("linear_attention_cuda_workspace", &workspace, py::arg("dtype"), py::arg("run"),
+               py::arg("sizes"), py::arg("mapped"), py::arg("backward"),
                "Bytes of device memory a call needs.");
     module.def("linear_attention_cuda_forward", &forward, py::arg("dtype"), py::arg("causal"), py::arg("eps"),
                py::arg("run"), py::arg("sizes"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("weights"),

@@ -42,8 +42,8 @@ std::string unsupported(ElementType type, const Shape& shape, int device);
 
 // Device memory that a call needs; independent of the length but for two floats a token (backward) and one
 // state a segment of several chunks.
-std::size_t forward_workspace_bytes(const Shape& shape, bool causal, bool mapped, const Launch& launch);
-std::size_t backward_workspace_bytes(const Shape& shape, bool causal, bool mapped, const Launch& launch);
+std::size_t forward_workspace_bytes(const Shape& shape, bool mapped, const Launch& launch);
+std::size_t backward_workspace_bytes(const Shape& shape, bool mapped, const Launch& launch);
 
 // Inputs: last stride 1; addresses and all other strides multiples of 16 bytes; weight and states contiguous.
 // Asynchronous on the stream. std::invalid_argument on parameters that make no sense, std::runtime_error with

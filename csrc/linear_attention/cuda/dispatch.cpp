@@ -98,12 +98,11 @@ const Runner& choose(const Shape& shape, const Launch& launch) {
 
 // Two blocks for each multiprocessor, of four chunks at least: the states of the segments have to be written
 // and read once more, and scanned.
-std::int64_t segments(const Shape& shape, bool causal, const Runner& runner, const Launch& launch) {
+std::int64_t segments(const Shape& shape, const Runner& runner, const Launch& launch) {
     if (launch.segments > 0) return launch.segments;
     const std::int64_t sequences = std::max<std::int64_t>(1, shape.batch * shape.heads);
     const std::int64_t chunks = (shape.length + runner.instance.chunk - 1) / runner.instance.chunk;
     const std::int64_t wanted = (2 * device_of(launch.device).multiprocessors + sequences - 1) / sequences;
-    (void)causal;
     return std::max<std::int64_t>(1, std::min(wanted, chunks / 4));
 }
 
@@ -134,11 +133,10 @@ void check_shape(const Shape& s, const Features& phi, const void* workspace) {
 
 std::int64_t size_of(ElementType type) { return type == ElementType::f32 ? 4 : 2; }
 
-std::size_t workspace_bytes(const Shape& shape, bool causal, bool mapped, bool backward,
-                            const Launch& launch) {
+std::size_t workspace_bytes(const Shape& shape, bool mapped, bool backward, const Launch& launch) {
     const Runner& runner = choose(shape, launch);
     return 4 * static_cast<std::size_t>(
-                   runner.workspace_floats(shape, segments(shape, causal, runner, launch), mapped, backward));
+                   runner.workspace_floats(shape, segments(shape, runner, launch), mapped, backward));
 }
 
 }  // namespace
@@ -171,12 +169,12 @@ std::string unsupported(ElementType type, const Shape& shape, int device) {
     return find(type, shape, device, false, why) ? "" : why;
 }
 
-std::size_t forward_workspace_bytes(const Shape& shape, bool causal, bool mapped, const Launch& launch) {
-    return workspace_bytes(shape, causal, mapped, false, launch);
+std::size_t forward_workspace_bytes(const Shape& shape, bool mapped, const Launch& launch) {
+    return workspace_bytes(shape, mapped, false, launch);
 }
 
-std::size_t backward_workspace_bytes(const Shape& shape, bool causal, bool mapped, const Launch& launch) {
-    return workspace_bytes(shape, causal, mapped, true, launch);
+std::size_t backward_workspace_bytes(const Shape& shape, bool mapped, const Launch& launch) {
+    return workspace_bytes(shape, mapped, true, launch);
 }
 
 void forward(const ForwardParams& params, const Launch& launch) {
@@ -189,7 +187,7 @@ void forward(const ForwardParams& params, const Launch& launch) {
     check_tensor("out", params.out, s, s.d_v, element, false);
     const Runner& runner = choose(s, launch);
     Launch resolved = launch;
-    resolved.segments = segments(s, params.causal, runner, launch);
+    resolved.segments = segments(s, runner, launch);
     const Current current(launch.device);
     runner.forward(params, resolved);
 }
@@ -208,7 +206,7 @@ void backward(const BackwardParams& params, const Launch& launch) {
     check_tensor("grad_v", params.grad_v, s, s.d_v, element, false);
     const Runner& runner = choose(s, launch);
     Launch resolved = launch;
-    resolved.segments = segments(s, params.causal, runner, launch);
+    resolved.segments = segments(s, runner, launch);
     const Current current(launch.device);
     runner.backward(params, resolved);
 }

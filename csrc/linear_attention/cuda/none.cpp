@@ -16,8 +16,8 @@ const std::vector<Instance>& instances() {
 }
 std::vector<std::string> architectures() { return {}; }
 std::string unsupported(ElementType, const Shape&, int) { return "built without CUDA"; }
-std::size_t forward_workspace_bytes(const Shape&, bool, bool, const Launch&) { refuse(); }
-std::size_t backward_workspace_bytes(const Shape&, bool, bool, const Launch&) { refuse(); }
+std::size_t forward_workspace_bytes(const Shape&, bool, const Launch&) { refuse(); }
+std::size_t backward_workspace_bytes(const Shape&, bool, const Launch&) { refuse(); }
 void forward(const ForwardParams&, const Launch&) { refuse(); }
 void backward(const BackwardParams&, const Launch&) { refuse(); }
 void step(const StepParams&, const Launch&) { refuse(); }

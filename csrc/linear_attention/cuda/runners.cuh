@@ -8,6 +8,10 @@ namespace asi::linear_attention::cuda {
 
 template <class Tr>
 Runner runner() {
+    constexpr int most =
+        Tr::kMath == Math::portable ? 64 * 1024 : 163 * 1024;  // of Turing, of compute capability 8.0
+    static_assert(kLayout<Tr, Kernel::sums>.bytes <= most && kLayout<Tr, Kernel::forward>.bytes <= most &&
+                  kLayout<Tr, Kernel::backward>.bytes <= most);
     Runner made;
     made.instance.variant = Tr::kMath == Math::portable ? "portable"
                             : Tr::kMath == Math::fma    ? "fma"

@@ -21,9 +21,8 @@ struct Traits {
     // Rows of a chunk. Turing has 64 KiB of shared memory, hence the smaller chunk there.
     static constexpr int chunk = !kTensor && (D == 128 || (D == 64 && !kAsync)) ? 16 : 32;
     static constexpr int threads = D == 128 ? 256 : 128;
-    static constexpr int min_blocks = D == 128  ? 1
-                                      : D == 64 ? 2
-                                                : 3;  // a multiprocessor: bounds the registers
+    // Blocks of a multiprocessor, at least: bounds the registers.
+    static constexpr int min_blocks = D == 128 ? 1 : D == 64 ? 2 : 3;
     static constexpr int stages = kAsync ? 2 : 1;
     // The running state as an operand: in shared memory, or in the workspace where it does not fit.
     static constexpr bool kStateInShared = kAsync || D < 128;

@@ -65,9 +65,9 @@ def _dense(x: Tensor | None) -> Tensor | None:
     return None if x is None else _aligned(x.contiguous())
 
 
-def _workspace(q: Tensor, v: Tensor, weight: Tensor | None, causal: bool, backward: bool) -> Tensor:
+def _workspace(q: Tensor, v: Tensor, weight: Tensor | None, backward: bool) -> Tensor:
     size = _native.linear_attention_cuda_workspace(
-        DTYPES[q.dtype], causal, _run(q), kernel.sizes(q, v, weight), weight is not None, backward
+        DTYPES[q.dtype], _run(q), kernel.sizes(q, v, weight), weight is not None, backward
     )
     # At least one byte, as an empty tensor has no address. Freed in the order of the stream.
     return torch.empty(max(size, 1), dtype=torch.uint8, device=q.device)
@@ -89,7 +89,7 @@ def forward(
     q, k, v = (_aligned(x) for x in (q, k, v))
     weight, bias, s, z = (_dense(x) for x in (weight, bias, s, z))
     out, new_s, new_z = kernel.empty_outputs(q, v, weight)
-    workspace = _workspace(q, v, weight, causal, False)
+    workspace = _workspace(q, v, weight, False)
     _native.linear_attention_cuda_forward(
         DTYPES[q.dtype],
         causal,
@@ -127,7 +127,7 @@ def backward(
     q, k, v, out, grad_out = (_aligned(x) for x in (q, k, v, out, grad_out))
     weight, bias, s, z, grad_s, grad_z = (_dense(x) for x in (weight, bias, s, z, grad_s, grad_z))
     grads, (grad_w, grad_b), (grad_s0, grad_z0) = kernel.empty_gradients(q, v, weight, bias, s)
-    workspace = _workspace(q, v, weight, causal, True)
+    workspace = _workspace(q, v, weight, True)
     _native.linear_attention_cuda_backward(
         DTYPES[q.dtype],
         causal,

@@ -268,7 +268,7 @@ void run(const cuda::Runner& runner, bool quick, bool races, bool all, int& case
     const cuda::Instance& instance = runner.instance;
     const std::int64_t c = instance.chunk, d = instance.d;
     std::mt19937 rng(static_cast<unsigned>(d));
-    std::vector<std::int64_t> lengths = {1, c - 1, c, c + 1, 3 * c + 5};
+    std::vector<std::int64_t> lengths = {0, 1, c - 1, c, c + 1, 3 * c + 5};
     if (quick) lengths = {c - 1, 2 * c + 3};
     if (races) lengths = {2 * c + 3};
     int turn = 0;
