@@ -1,6 +1,8 @@
 # make run    install what is missing and run the quickstart campaign
 # make test   install what is missing and run the C++ and Python tests (make test-slow adds the slow ones)
 # make bench  measure against peers; tables go to bench/results/
+# make ptx    write the portable CUDA kernels as PTX to build/ptx/ (needs nvcc)
+# make gpu-check  on a machine with a GPU, nvcc and a CUDA build of torch: build for it, test and measure the kernels on it
 # make lint   formatting, linting and types
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ CONSTRAINTS ?= -c constraints.txt
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc python -type f -not -name '*.so' -not -name '*.pyc')
 PYTEST  := $(BIN)/python -m pytest -n 2
 
-.PHONY: run test test-slow ctest bench lint format clean
+.PHONY: run test test-slow ctest bench ptx gpu-check lint format clean
 
 run: $(VENV)/.run
 	$(BIN)/asi-evolve run examples/quickstart.yaml
@@ -30,6 +32,18 @@ ctest: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/run.py
+
+ptx: $(VENV)/.dev
+	$(BIN)/python bench/cuda_static.py --ptx
+
+# Asks first: without a device nothing is built. Torch must be a CUDA build: make gpu-check CONSTRAINTS=
+gpu-check: $(VENV)/.dev
+	@$(BIN)/python bench/cuda_device.py --check
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall . \
+	    -C cmake.define.ASI_EVOLVE_CUDA=ON -C cmake.define.ASI_EVOLVE_CUDA_ARCHITECTURES=native
+	ASI_EVOLVE_SANITIZER=$$(command -v compute-sanitizer) && export ASI_EVOLVE_SANITIZER; \
+	    $(BIN)/python -m pytest tests/native/test_cuda.py
+	$(BIN)/python bench/cuda_device.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -4,24 +4,16 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <array>
-#include <cstdint>
 #include <string>
-#include <tuple>
-#include <utility>
+
+#include "bindings/arguments.h"
 
 namespace py = pybind11;
 namespace la = asi::linear_attention;
 
 namespace {
 
-using Address = std::uintptr_t;
-using Sizes = std::array<std::int64_t, 6>;
-using Strides = std::array<std::int64_t, 4>;
-using Tensor = std::pair<Address, Strides>;
-using Pair = std::pair<Address, Address>;  // S and z; 0 for none
-using Weights =
-    std::tuple<Address, std::int64_t, Address, std::int64_t>;  // W, its head stride, b, its head stride
+using namespace asi::bindings;
 
 la::DType dtype(const std::string& name) {
     if (name == "float32") return la::DType::f32;
@@ -29,23 +21,6 @@ la::DType dtype(const std::string& name) {
     if (name == "bfloat16") return la::DType::bf16;
     throw py::value_error("dtype: '" + name + "' is not one of float32, float64, bfloat16");
 }
-
-la::Shape shape(const Sizes& n) { return {n[0], n[1], n[2], n[3], n[4], n[5]}; }
-
-void* pointer(Address address) { return reinterpret_cast<void*>(address); }
-
-la::View view(const Tensor& tensor) {
-    const auto& [address, s] = tensor;
-    return {pointer(address), {s[0], s[1], s[2], s[3]}};
-}
-
-la::Features features(const Weights& weights) {
-    const auto& [w, w_head, b, b_head] = weights;
-    return {pointer(w), pointer(b), w_head, b_head};
-}
-
-la::ConstState state(const Pair& pair) { return {pointer(pair.first), pointer(pair.second)}; }
-la::State new_state(const Pair& pair) { return {pointer(pair.first), pointer(pair.second)}; }
 
 void forward(const std::string& type, bool causal, double eps, int threads, const Sizes& sizes,
              const Tensor& q, const Tensor& k, const Tensor& v, const Weights& weights, const Pair& initial,

@@ -7,6 +7,7 @@ namespace py = pybind11;
 
 void bind_pareto(py::module_& module);
 void bind_linear_attention(py::module_& module);
+void bind_linear_attention_cuda(py::module_& module);
 
 PYBIND11_MODULE(_native, module) {
     module.doc() =
@@ -14,6 +15,7 @@ PYBIND11_MODULE(_native, module) {
         "asi_evolve.ops.";
     bind_pareto(module);
     bind_linear_attention(module);
+    bind_linear_attention_cuda(module);
 
     module.def("build_info", [] {
         py::dict info;

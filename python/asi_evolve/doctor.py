@@ -24,7 +24,22 @@ def examine() -> dict[str, Any]:
 def _native() -> dict[str, Any]:
     from asi_evolve import _native
 
-    return {"isa": _native.isa(), "build": _native.build_info(), "cuda": _native.cuda_info()}
+    return {"isa": _native.isa(), "build": _native.build_info(), "cuda": _cuda()}
+
+
+def _cuda() -> dict[str, Any]:
+    """The kernels of this build, the devices found, and which of both run linear attention."""
+    from asi_evolve import _native
+
+    info = _native.cuda_info()
+    kernels = [f"{k['variant']} d={k['d']} ({', '.join(k['dtypes'])})" for k in _native.cuda_kernels()]
+    if not kernels:
+        runs_on = "CPU: built without CUDA"
+    elif not info["devices"]:
+        runs_on = f"CPU: no device was found ({info['error']})"
+    else:
+        runs_on = "CPU and CUDA"
+    return {**info, "kernels": kernels, "architectures": _native.cuda_architectures(), "linear attention": runs_on}
 
 
 def _torch() -> dict[str, Any]:

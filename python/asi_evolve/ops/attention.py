@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asi_evolve import _native
-from asi_evolve.ops import kernel
+from asi_evolve.ops import cuda, kernel
 from asi_evolve.ops.reference import State, accumulator, linear_attention_chunked
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -62,7 +62,9 @@ def linear_attention(
     q, k and v are cast to the autocast type. Sums are float32 for bfloat16, float16 and float32, float64 for float64.
 
     On CPU float32, float64 and bfloat16 run in the native kernel with ``torch.get_num_threads()`` threads, whose
-    number does not change the result; float16 and other devices run the same mathematics in plain torch.
+    number does not change the result. On CUDA devices float32, bfloat16 and float16 run in native kernels where
+    d_k = d_phi = d_v is 32, 64 or 128 and the build and the device have them; bfloat16 and float16 are multiplied in
+    bfloat16, W too. Everything else runs the same mathematics in plain torch.
 
     Args:
         q, k: (B, H, N, d_k), any strides. v: (B, H, N, d_v), of the same dtype and device.
@@ -90,7 +92,7 @@ def linear_attention(
     weight = None if weight is None else weight.to(wide)
     bias = None if bias is None else bias.to(wide)
     state = None if initial_state is None else (initial_state[0].to(wide), initial_state[1].to(wide))
-    if q.device.type in ("cpu", "meta") and q.dtype in kernel.DTYPES:
+    if _has_kernel(q, v, weight):
         s0, z0 = (None, None) if state is None else state
         inputs = (q, k, v, weight, bias, s0, z0, causal, float(eps))
         if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
@@ -135,15 +137,19 @@ def linear_attention_step(
         tensors.append(weight)
     if bias is not None:
         tensors.append(bias)
-    if not _eager_cpu(tensors) or q.dtype not in kernel.DTYPES:
+    on_cuda = isinstance(q, Tensor) and q.is_cuda and cuda.COMPILED
+    if not _eager(tensors, on_cuda) or q.dtype not in (cuda.DTYPES if on_cuda else kernel.DTYPES):
         return _step_in_torch(q, k, v, (s, z), weight, bias, eps)
     # A decoder calls with the same shapes over and over: what was found good once is not looked into again.
-    signature = (eps, weight is None, *[(x.shape, x.dtype) for x in tensors])
+    where = [x.device for x in tensors] if on_cuda else ()
+    signature = (eps, weight is None, *where, *[(x.shape, x.dtype) for x in tensors])
     if signature not in _known_good:
         _check(q, k, v, weight, bias, eps, state, 3)
         if len(_known_good) < 1000:
             _known_good.add(signature)
     s, z, weight, bias = (_ready(x, accumulator(q.dtype)) for x in (s, z, weight, bias))
+    if on_cuda:
+        return cuda.step(q, k, v, s, z, weight, bias, float(eps))
     batch, heads, d_phi, d_v = s.shape
     out = torch.empty((batch, heads, d_v), dtype=q.dtype)
     new_s, new_z = torch.empty(s.shape, dtype=s.dtype), torch.empty(z.shape, dtype=s.dtype)
@@ -152,15 +158,21 @@ def linear_attention_step(
         float(eps),
         torch.get_num_threads(),
         (batch, heads, 1, q.shape[-1], d_phi, d_v),
-        _token(q),
-        _token(k),
-        _token(v),
+        kernel.token(q),
+        kernel.token(k),
+        kernel.token(v),
         kernel.weights(weight, bias),
         (s.data_ptr(), z.data_ptr()),
         (out.data_ptr(), (heads * d_v, d_v, 0, 1)),
         (new_s.data_ptr(), new_z.data_ptr()),
     )
     return out, (new_s, new_z)
+
+
+def _has_kernel(q: Tensor, v: Tensor, weight: Tensor | None) -> bool:
+    if q.device.type == "cuda":
+        return cuda.supports(q, v, weight)
+    return q.device.type in ("cpu", "meta") and q.dtype in kernel.DTYPES
 
 
 _known_good: set[tuple[object, ...]] = set()
@@ -185,15 +197,10 @@ def _step_in_torch(
     return out.squeeze(2), new
 
 
-def _token(x: Tensor) -> tuple[int, tuple[int, ...]]:
-    batch, head, last = x.stride()
-    return x.data_ptr(), (batch, head, 0, last)
-
-
-def _eager_cpu(tensors: list[Tensor]) -> bool:
+def _eager(tensors: list[Tensor], on_cuda: bool) -> bool:
     """Whether the kernel may be called past torch's dispatcher, which would take longer than the kernel: nobody
     differentiates, traces, transforms or watches these tensors."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cuda" if on_cuda else "cpu"):
         return False
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return False
@@ -201,7 +208,7 @@ def _eager_cpu(tensors: list[Tensor]) -> bool:
     for x in tensors:
         if type(x) is not Tensor and type(x) is not torch.nn.Parameter:
             return False
-        if not x.is_cpu or (grad and x.requires_grad) or x.is_neg():
+        if not (x.is_cuda if on_cuda else x.is_cpu) or (grad and x.requires_grad) or x.is_neg():
             return False
     return True
 

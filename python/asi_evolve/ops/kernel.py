@@ -6,7 +6,7 @@ accumulation type.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,6 +60,12 @@ def sizes(q: Tensor, v: Tensor, weight: Tensor | None) -> tuple[int, int, int, i
     return batch, heads, length, d_k, d_k if weight is None else weight.shape[-2], v.shape[-1]
 
 
+def token(x: Tensor) -> _Tensor4:
+    """Address and strides of a (B, H, d) tensor, as of one token of a sequence."""
+    batch, head, last = x.stride()
+    return x.data_ptr(), (batch, head, 0, last)
+
+
 def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if x is None else x.contiguous() for x in tensors]
 
@@ -76,9 +82,9 @@ def _forward(
     causal: bool,
     eps: float,
 ) -> _Outputs:
-    _check_dtypes(q, k, v, weight, bias, s, z)
+    check_dtypes(q, k, v, weight, bias, s, z)
     weight, bias, s, z = _contiguous(weight, bias, s, z)
-    out, new_s, new_z = _forward_fake(q, k, v, weight, bias, s, z, causal, eps)
+    out, new_s, new_z = empty_outputs(q, v, weight)
     _native.linear_attention_forward(
         DTYPES[q.dtype],
         causal,
@@ -108,6 +114,11 @@ def _forward_fake(
     causal: bool,
     eps: float,
 ) -> _Outputs:
+    return empty_outputs(q, v, weight)
+
+
+def empty_outputs(q: Tensor, v: Tensor, weight: Tensor | None) -> _Outputs:
+    """Memory for out, S and z."""
     batch, heads, length, _, d_phi, d_v = sizes(q, v, weight)
     wide = accumulator(q.dtype)
     return (
@@ -133,16 +144,9 @@ def _backward(
     causal: bool,
     eps: float,
 ) -> _Gradients:
-    _check_dtypes(q, k, v, weight, bias, s, z)
+    check_dtypes(q, k, v, weight, bias, s, z)
     weight, bias, s, z, grad_s, grad_z = _contiguous(weight, bias, s, z, grad_s, grad_z)
-    batch, heads, length, d_k, d_phi, d_v = sizes(q, v, weight)
-    wide = accumulator(q.dtype)
-    grads = [q.new_empty((batch, heads, length, d)) for d in (d_k, d_k, d_v)]
-    # One weight gradient per sequence, summed in a fixed order: the result does not depend on the threads.
-    grad_w = None if weight is None else q.new_empty((batch, heads, d_phi, d_k), dtype=wide)
-    grad_b = None if bias is None else q.new_empty((batch, heads, d_phi), dtype=wide)
-    grad_s0 = None if s is None else q.new_empty((batch, heads, d_phi, d_v), dtype=wide)
-    grad_z0 = None if s is None else q.new_empty((batch, heads, d_phi), dtype=wide)
+    grads, (grad_w, grad_b), (grad_s0, grad_z0) = empty_gradients(q, v, weight, bias, s)
     _native.linear_attention_backward(
         DTYPES[q.dtype],
         causal,
@@ -163,10 +167,43 @@ def _backward(
         pair(grad_w, grad_b),
         pair(grad_s0, grad_z0),
     )
+    return sum_gradients(q, grads, weight, bias, grad_w, grad_b, grad_s0, grad_z0)
+
+
+_Pair = tuple[Tensor | None, Tensor | None]
+
+
+def empty_gradients(
+    q: Tensor, v: Tensor, weight: Tensor | None, bias: Tensor | None, s: Tensor | None
+) -> tuple[list[Tensor], _Pair, _Pair]:
+    """Memory for the gradients of (q, k, v), (W, b) and (S, z). One weight gradient per sequence, which
+    :func:`sum_gradients` sums in a fixed order: the result does not depend on the threads."""
+    batch, heads, length, d_k, d_phi, d_v = sizes(q, v, weight)
+    wide = accumulator(q.dtype)
+    grads = [q.new_empty((batch, heads, length, d)) for d in (d_k, d_k, d_v)]
+    grad_w = None if weight is None else q.new_empty((batch, heads, d_phi, d_k), dtype=wide)
+    grad_b = None if bias is None else q.new_empty((batch, heads, d_phi), dtype=wide)
+    grad_s0 = None if s is None else q.new_empty((batch, heads, d_phi, d_v), dtype=wide)
+    grad_z0 = None if s is None else q.new_empty((batch, heads, d_phi), dtype=wide)
+    return grads, (grad_w, grad_b), (grad_s0, grad_z0)
+
+
+def sum_gradients(
+    q: Tensor,
+    grads: list[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    grad_w: Tensor | None,
+    grad_b: Tensor | None,
+    grad_s0: Tensor | None,
+    grad_z0: Tensor | None,
+) -> _Gradients:
+    """What the backward operator returns: weight gradients in the shapes of the weights, empty ones for None."""
     if grad_w is not None and weight is not None:
         grad_w = grad_w.sum(0) if weight.dim() == 3 else grad_w.sum((0, 1))
     if grad_b is not None and bias is not None:
         grad_b = grad_b.sum(0) if bias.dim() == 2 else grad_b.sum((0, 1))
+    wide = accumulator(q.dtype)
     empty = [q.new_empty(0, dtype=wide) if x is None else x for x in (grad_w, grad_b, grad_s0, grad_z0)]
     return grads[0], grads[1], grads[2], empty[0], empty[1], empty[2], empty[3]
 
@@ -203,10 +240,13 @@ def _backward_fake(
     )
 
 
-def _check_dtypes(q: Tensor, k: Tensor, v: Tensor, *others: Tensor | None) -> None:
-    if q.dtype not in DTYPES or k.dtype != q.dtype or v.dtype != q.dtype:
+def check_dtypes(
+    q: Tensor, k: Tensor, v: Tensor, *others: Tensor | None, allowed: Mapping[torch.dtype, str] = DTYPES
+) -> None:
+    """Raises TypeError unless q, k, v are of one allowed type and the others of its accumulation type."""
+    if q.dtype not in allowed or k.dtype != q.dtype or v.dtype != q.dtype:
         raise TypeError(
-            f"q, k, v: dtypes {q.dtype}, {k.dtype}, {v.dtype}; expected one of {', '.join(map(str, DTYPES))} for all"
+            f"q, k, v: dtypes {q.dtype}, {k.dtype}, {v.dtype}; expected one of {', '.join(map(str, allowed))} for all"
         )
     for x in others:
         if x is not None and x.dtype != accumulator(q.dtype):
