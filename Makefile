@@ -30,7 +30,7 @@ ctest: $(VENV)/.dev
 	$(BIN)/cmake --build build/ctest > build/ctest.log || (cat build/ctest.log; exit 1)
 	$(BIN)/ctest --test-dir build/ctest --output-on-failure
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench
 	$(BIN)/python bench/run.py
 
 ptx: $(VENV)/.dev
@@ -66,6 +66,10 @@ $(VENV)/.dev: $(SOURCES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) ".[embedded,parquet,dev]"
 	mkdir -p build
 	touch $@ $(VENV)/.run
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) ".[bench]"
+	touch $@
 
 clean:
 	rm -rf build dist .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -75,8 +75,12 @@ class Ours:
     def fill(self, size: int) -> None:
         """To ``size`` candidates, in one transaction: not what is measured."""
         t = schema
+        rows: dict[Any, list[dict[str, Any]]] = {}
+
+        def write(table: Any, **values: Any) -> None:
+            rows.setdefault(table, []).append(values)
+
         with self.store.transaction():
-            write = self.store._connection.execute
             components = {c.hash for x in self.made for c in x.components}
             while len(self.made) < size:
                 candidate = self.breed()
@@ -84,31 +88,37 @@ class Ours:
                 for c in candidate.components:
                     if c.hash not in components:
                         components.add(c.hash)
-                        write(insert(t.components).values(hash=c.hash, **c.to_json()))
+                        write(t.components, hash=c.hash, **c.to_json())
                 row = {"id": number, "hash": candidate.hash, "cycle": number // 6, "origin": "random"}
                 changed = candidate.changed(self.base) or ("data",)
-                write(insert(t.candidates).values(**row, domain=changed[0], parents=[self.base.hash]))
+                write(t.candidates, **row, domain=changed[0], parents=[self.base.hash])
                 for c in candidate.components:
                     link = {"candidate": candidate.hash, "domain": c.domain, "component": c.hash}
-                    write(insert(t.candidate_components).values(**link))
+                    write(t.candidate_components, **link)
                 self.store.numbers[candidate.hash] = number  # type: ignore[index]
                 self.store._candidates[candidate.hash] = candidate
                 e = self.measured(candidate)
                 values = {"candidate": e.candidate, "stage": e.stage, "seed": e.seed, "cycle": number // 6}
                 values |= {"status": "ok", "metrics": dict(e.metrics), "failure": None, "message": "", "usage": {}}
-                write(insert(t.evaluations).values(**values, seconds=1.0, finished=0.0))
-                key, statement = (
-                    f"design/{number}",
-                    f"Hypothesis {number} names a mechanism of the {changed[0]} domain.",
-                )
-                hypothesis = {"id": number, "key": key, "cycle": number // 6, "domain": changed[0], "mechanism": ""}
+                write(t.evaluations, **values, seconds=1.0, finished=0.0)
+                statement = f"Hypothesis {number} names a mechanism of the {changed[0]} domain."
+                hypothesis = {
+                    "id": number,
+                    "key": f"design/{number}",
+                    "cycle": number // 6,
+                    "domain": changed[0],
+                    "mechanism": "",
+                }
                 prediction = {"metric": "bits_per_byte", "direction": "decrease", "minimum_effect": 0.01}
                 hypothesis |= {"statement": statement, "prediction": prediction, "provenance": "random"}
-                write(insert(t.hypotheses).values(**hypothesis))
+                write(t.hypotheses, **hypothesis)
                 status = ("active", "supported", "refuted", "inconclusive")[number % 4]
                 event = {"hypothesis": number, "cycle": number // 6, "status": status, "reason": "made up"}
-                write(insert(t.hypothesis_events).values(**event))
+                write(t.hypothesis_events, **event)
                 self.made.append(candidate)
+            for table in t.metadata.sorted_tables:  # referenced ones first
+                if rows.get(table):
+                    self.store._connection.execute(insert(table), rows[table])
         self.campaign.population()
         assemble(self.campaign)
 

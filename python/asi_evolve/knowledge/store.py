@@ -89,7 +89,10 @@ class Store:
         self._candidates: dict[str, Candidate] = {}
         self._components: dict[str, Component] = {}
         self._numbers: dict[str, int] | None = None
-        self._newest: int | None = None  # row of the newest evaluation, where this store has written one
+        # What this store has written since it was asked last: a run has one writer, so nothing else is new then.
+        self._written: list[Evaluation] | None = None
+        self._newest = self._asked = 0  # rows of the newest evaluation, and of the newest one returned
+        self._rows_by_hash: dict[str, Row] = {}
         self._states: HypothesisStates | None = None
 
     def _prepare(self, read_only: bool) -> None:
@@ -131,7 +134,8 @@ class Store:
                 self._connection.rollback()
                 self._candidates.clear()
                 self._components.clear()
-                self._numbers = self._states = self._newest = None
+                self._numbers = self._states = self._written = None
+                self._rows_by_hash.clear()
                 raise
             finally:
                 self._open = None
@@ -207,18 +211,16 @@ class Store:
             for component in candidate.components:
                 if self._one(select(t.components.c.hash).where(t.components.c.hash == component.hash)) is None:
                     self._insert(t.components, {"hash": component.hash, **component.to_json()})
-            number = self._insert(
-                t.candidates,
-                {
-                    "hash": candidate.hash,
-                    "cycle": cycle,
-                    "origin": origin,
-                    "domain": domain,
-                    "parents": list(parents),
-                    "edit": edit,
-                    "hypothesis": hypothesis,
-                },
-            )
+            row = {
+                "hash": candidate.hash,
+                "cycle": cycle,
+                "origin": origin,
+                "domain": domain,
+                "parents": list(parents),
+                "edit": edit,
+                "hypothesis": hypothesis,
+            }
+            number = self._insert(t.candidates, row)
             for component in candidate.components:
                 self._insert(
                     t.candidate_components,
@@ -227,6 +229,7 @@ class Store:
             if self._numbers is not None:
                 self._numbers[candidate.hash] = number
             self._candidates[candidate.hash] = candidate
+            self._rows_by_hash[candidate.hash] = {"id": number, **row}
             return True
 
     @property
@@ -239,9 +242,10 @@ class Store:
 
     def candidate_row(self, key: str) -> Row:
         """The row of one candidate; see :meth:`candidates`. Raises KeyError."""
-        row = self._one(_CANDIDATE, key=key)
+        row = self._rows_by_hash.get(key) or self._one(_CANDIDATE, key=key)
         if row is None:
             raise KeyError(key)
+        self._rows_by_hash[key] = row
         return row
 
     def candidate(self, key: str) -> Candidate:
@@ -282,7 +286,7 @@ class Store:
         with self.transaction():
             if self.evaluation(evaluation.candidate, evaluation.stage, evaluation.seed) is not None:
                 return False
-            self._newest = self._insert(
+            row = self._insert(
                 t.evaluations,
                 {
                     **{k: getattr(evaluation, k) for k in ("candidate", "stage", "seed", "cycle", "status", "failure")},
@@ -293,6 +297,9 @@ class Store:
                     "finished": time.time(),
                 },
             )
+            self._newest = row
+            if self._written is not None:
+                self._written.append(evaluation)
             return True
 
     def evaluation(self, candidate: str, stage: str, seed: int) -> Evaluation | None:
@@ -309,10 +316,14 @@ class Store:
     def evaluations_after(self, last: int) -> tuple[list[Evaluation], int]:
         """The evaluations stored after the row with id ``last``, in the order of :meth:`evaluations`, and the id of the
         newest row."""
-        if self._newest is not None and last >= self._newest:  # a run has one writer
-            return [], last
-        rows = self._rows(_EVALUATIONS_AFTER, last=last)
-        return [_evaluation(r) for r in rows], max((r["id"] for r in rows), default=last)
+        with self._lock:
+            if self._written is not None and last == self._asked:
+                new = sorted(self._written, key=lambda e: (e.cycle, self.numbers[e.candidate], e.stage, e.seed))
+            else:
+                rows = self._rows(_EVALUATIONS_AFTER, last=last)
+                new, self._newest = [_evaluation(r) for r in rows], max((r["id"] for r in rows), default=last)
+            self._written, self._asked = [], self._newest
+            return new, self._newest
 
     def evaluation_rows(self) -> list[Row]:
         """All evaluations with id and time, in order of completion."""
@@ -347,7 +358,10 @@ class Store:
         return self._rows(select(t.evidence).order_by(t.evidence.c.id))
 
     def newest_hypotheses(self, statuses: Sequence[str], count: int, by_status: bool = False) -> list[Row]:
-        """The newest ``count`` hypotheses that are in one of the statuses now, with their ``status``, oldest first. With ``by_status`` those of an earlier status come before those of a later one, however new these are."""
+        """The newest ``count`` hypotheses that are in one of the statuses now, with their ``status``, oldest first.
+
+        With ``by_status`` those of an earlier status come before those of a later one, however new these are.
+        """
         if self._states is None:
             self._states = HypothesisStates()
             e = t.hypothesis_events.c
