@@ -139,6 +139,8 @@ class Campaign:
     def population(self) -> Population:
         """Everything evaluated so far, ranked by performance, cost and novelty."""
         ledger = self.ledger()
+        # In an order that neither workers nor a crash in between decide: of equals, the archive's order decides.
+        self._unranked.sort(key=lambda e: (e.cycle, self.store.numbers[e.candidate]))
         fresh = list(dict.fromkeys(e.candidate for e in self._unranked))
         self._unranked.clear()
         self._population.update([self.store.candidate(c) for c in fresh], ledger.fitness)

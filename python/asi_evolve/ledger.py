@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import bisect
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
@@ -35,7 +36,7 @@ class Ledger:
         self.baseline = baseline
         self.evaluations: list[Evaluation] = []
         self.failures: Counter[str] = Counter()
-        self.recent_failures: deque[Evaluation] = deque(maxlen=8)
+        self.recent_failures: list[Evaluation] = []  # the last few, in an order that no worker decides
         self.cycle = -1
         self._results: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
         self._at: dict[str, dict[str, None]] = {stage: {} for stage in (*STAGES, "confirm")}
@@ -50,7 +51,8 @@ class Ledger:
             self.cycle = max(self.cycle, e.cycle)
             if not e.ok:
                 self.failures[e.failure or "internal"] += 1
-                self.recent_failures.append(e)
+                bisect.insort(self.recent_failures, e, key=lambda x: (x.cycle, x.candidate, x.stage, x.seed))
+                del self.recent_failures[:-8]
                 continue
             key = (e.candidate, e.stage)
             seeds = self._results.setdefault(key, {})

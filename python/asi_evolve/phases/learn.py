@@ -99,7 +99,7 @@ def _failures(campaign: Campaign, ledger: Ledger) -> list[str]:
         return []
     kinds = sorted(ledger.failures.items(), key=lambda item: (-item[1], item[0]))
     lines = ["Failures so far: " + ", ".join(f"{kind} {n}" for kind, n in kinds)]
-    for e in list(ledger.recent_failures)[-3:]:
+    for e in ledger.recent_failures[-3:]:
         reason = e.message.strip().splitlines()[-1] if e.message.strip() else ""
         lines.append(f"{campaign.labels[e.candidate]} failed ({e.failure}): {reason[:160]}")
     return lines
