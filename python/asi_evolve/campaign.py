@@ -80,6 +80,7 @@ class Campaign:
         self._unranked: list[Evaluation] = []  # in the ledger, not yet in the population
         self._components: dict[str, list[tuple[float, str]]] = {}  # by domain: (-isolated gain, candidate), sorted
         self._gains: dict[str, float] = {}  # of the candidates listed there
+        self._waiting: dict[str, None] = {}  # measured, but what they are compared with is not yet
 
     def emit(self, kind: str, cycle: int, message: str = "", **data: Any) -> None:
         """Tells every observer."""
@@ -103,8 +104,10 @@ class Campaign:
         new, self._last = self.store.evaluations_after(self._last)
         self._ledger.extend(new)
         self._unranked += new
-        for candidate in dict.fromkeys(e.candidate for e in new if e.stage == "isolated"):
-            self._value_component(candidate)
+        isolated = dict.fromkeys(e.candidate for e in new if e.stage == "isolated")
+        if isolated:
+            for candidate in {**isolated, **self._waiting}:
+                self._value_component(candidate)
         if before is None or self._ledger.cycle < before:
             return self._ledger
         return Ledger([e for e in self._ledger.evaluations if e.cycle < before], self.baseline.hash, self.benchmark)
@@ -117,6 +120,9 @@ class Campaign:
         ranked = self._components.setdefault(row["domain"], [])
         if candidate in self._gains:
             ranked.remove((-self._gains.pop(candidate), candidate))
+        self._waiting.pop(candidate, None)
+        if not gains and self._ledger.results(candidate, "isolated"):
+            self._waiting[candidate] = None
         if gains:
             self._gains[candidate] = fmean(gains)
             bisect.insort(ranked, (-self._gains[candidate], candidate))

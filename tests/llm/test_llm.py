@@ -4,6 +4,7 @@ import json
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from asi_evolve.config import LLMConfig
 from asi_evolve.errors import ConfigError, LLMError
 from asi_evolve.knowledge.store import Store
-from asi_evolve.llm.base import Request, connect
+from asi_evolve.llm.base import Completion, Request, connect
 from asi_evolve.llm.structured import ask
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -139,3 +140,25 @@ def test_a_run_is_a_recording_of_itself(store, tmp_path):
     replayed = ask(connect(LLMConfig(provider="recorded", recording=str(tmp_path))), other, request(2), "design", 0)
     other.close()
     assert replayed == answers
+
+
+def test_a_call_that_is_stored_is_not_made_again(tmp_path):
+    """What lets a killed phase go on with the answers it had: only the missing ones are asked for."""
+
+    class Counting:
+        name = "counting"
+        asked = ()
+
+        def complete(self, request):
+            self.asked += request.keys
+            return [Completion('{"x": 1}', "stop", 1, 1, 0.0) for _ in request.keys]
+
+    store, llm = Store(tmp_path / "run.db"), Counting()
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    request = Request(("a", "b"), [{"role": "user", "content": "?"}], schema, 0.0, 16, 0)
+    ask(llm, store, request, "design", 0)
+    answers = ask(llm, store, replace(request, keys=("a", "c", "b")), "design", 0)
+    assert llm.asked == ("a", "b", "c")
+    assert [a.value for a in answers] == [{"x": 1}] * 3
+    assert [r["key"] for r in store.llm_calls()] == ["a", "b", "c"]
+    store.close()
