@@ -108,7 +108,7 @@ void step(const std::string& type, double eps, int threads, const Sizes& sizes, 
 
 void bind_linear_attention(py::module_& module) {
     module.def("isa", &la::isa,
-               "The instruction set in use: scalar, avx2 or avx512 (ASI_EVOLVE_ISA overrides).");
+               "The instruction set in use: scalar, avx2, avx512 or avx512_bf16 (ASI_EVOLVE_ISA overrides).");
     module.def("linear_attention_forward", &forward, py::arg("dtype"), py::arg("causal"), py::arg("eps"),
                py::arg("threads"), py::arg("sizes"), py::arg("q"), py::arg("k"), py::arg("v"),
                py::arg("weights"), py::arg("initial"), py::arg("out"), py::arg("final"));
