@@ -18,6 +18,9 @@
 namespace asi::linear_attention {
 namespace {
 
+// Out of line, so that the constants of one part do not take the registers from the sums of another.
+#define ASI_APART __attribute__((noinline))
+
 using Pair = std::uint32_t;          // two BFloat16
 constexpr std::int64_t kLanes = 16;  // of 32 bits
 constexpr std::int64_t kChunk = kForwardChunk, kBlock = 2 * kLanes;
@@ -217,7 +220,7 @@ struct PairedPass {
         if (n < kChunk) __builtin_memset(rows + n * row, 0, static_cast<std::size_t>((kChunk - n) * row) * 2);
     }
 
-    void map(const Rows& from, std::int64_t n, BFloat16* to) const {
+    ASI_APART void map(const Rows& from, std::int64_t n, BFloat16* to) const {
         const std::int64_t pairs = (shape.d_k + 1) / 2;
         const Product product{
             reinterpret_cast<const Pair*>(from.data), from.row / 2, 1, weight, phi_row, pairs};
@@ -248,7 +251,7 @@ struct PairedPass {
         return {phi_q, phi_row};
     }
 
-    void keys(std::int64_t start, std::int64_t n) {
+    ASI_APART void keys(std::int64_t start, std::int64_t n) {
         Rows rows = rows_here(k_data, params.k, start, n, shape.d_k, mapped ? x : phi_k, key_row);
         if (mapped) {
             map(rows, n, phi_k);
@@ -266,7 +269,7 @@ struct PairedPass {
     }
 
     // scores = tril(phi(Q) phi(K)^T), rounded; `totals` gets what adds up to the rows' sums before that.
-    void score(const Rows& q, std::int64_t n) {
+    ASI_APART void score(const Rows& q, std::int64_t n) {
         const std::int64_t pairs = (shape.d_phi + 1) / 2;
         const Product product{reinterpret_cast<const Pair*>(q.data), q.row / 2, 1, k_t, kChunk, pairs};
         for (std::int64_t i = 0; i < kLanes; i += kRows) {
@@ -294,7 +297,7 @@ struct PairedPass {
     }
 
     // 1 / normaliser of each row
-    void scales(const Rows& q) {
+    ASI_APART void scales(const Rows& q) {
         for (std::int64_t i = 0; i < kChunk; i += kLanes) {
             Vec<float> sums[kLanes];
             for (std::int64_t r = 0; r < kLanes; ++r) {
@@ -311,7 +314,7 @@ struct PairedPass {
         }
     }
 
-    void outputs(const Rows& q, std::int64_t start, std::int64_t n) {
+    ASI_APART void outputs(const Rows& q, std::int64_t start, std::int64_t n) {
         const std::int64_t out_row = params.out.stride[2], d_v = shape.d_v;
         BFloat16* const to = out_data + start * out_row;
         const Product before{
@@ -351,7 +354,7 @@ struct PairedPass {
     }
 
     // S += phi(K)^T V, z += phi(K)^T 1
-    void add_to_state(std::int64_t n, std::int64_t next) {
+    ASI_APART void add_to_state(std::int64_t n, std::int64_t next) {
         const Product product{k_paired, 1, phi_row, v_paired, value_row, (n + 1) / 2};
         for (std::int64_t c = 0; c < value_row; c += kBlock)
             for (std::int64_t p = 0; p < shape.d_phi; p += kRows) {
