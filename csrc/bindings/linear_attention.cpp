@@ -18,6 +18,7 @@ namespace {
 using Address = std::uintptr_t;
 using Sizes = std::array<std::int64_t, 6>;
 using Strides = std::array<std::int64_t, 4>;
+using Token = std::array<std::int64_t, 3>;
 using Tensor = std::pair<Address, Strides>;
 using Pair = std::pair<Address, Address>;  // S and z; 0 for none
 using Weights =
@@ -88,15 +89,20 @@ void backward(const std::string& type, bool causal, double eps, int threads, con
     la::backward(params);
 }
 
-void step(const std::string& type, double eps, int threads, const Sizes& sizes, const Tensor& q,
-          const Tensor& k, const Tensor& v, const Weights& weights, const Pair& initial, const Tensor& out,
-          const Pair& final) {
+// A call has to cost less than the microseconds the kernel takes: few and flat arguments. `addresses` are
+// those of q, k, v and the contiguous out; strides of (batch, heads, d).
+void step(const std::string& type, double eps, int threads, const Sizes& sizes,
+          const std::array<Address, 4>& addresses, const Token& q, const Token& k, const Token& v,
+          const Weights& weights, const Pair& initial, const Pair& final) {
     la::StepParams params;
     params.dtype = dtype(type);
     params.eps = eps;
     params.threads = threads;
     params.shape = shape(sizes);
-    params.q = view(q), params.k = view(k), params.v = view(v), params.out = view(out);
+    params.q = {pointer(addresses[0]), {q[0], q[1], 0, q[2]}};
+    params.k = {pointer(addresses[1]), {k[0], k[1], 0, k[2]}};
+    params.v = {pointer(addresses[2]), {v[0], v[1], 0, v[2]}};
+    params.out = {pointer(addresses[3]), {params.shape.heads * params.shape.d_v, params.shape.d_v, 0, 1}};
     params.phi = features(weights);
     params.initial = state(initial);
     params.final = new_state(final);
@@ -118,6 +124,6 @@ void bind_linear_attention(py::module_& module) {
                py::arg("grad_final"), py::arg("grad_q"), py::arg("grad_k"), py::arg("grad_v"),
                py::arg("grad_weights"), py::arg("grad_initial"));
     module.def("linear_attention_step", &step, py::arg("dtype"), py::arg("eps"), py::arg("threads"),
-               py::arg("sizes"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("weights"),
-               py::arg("initial"), py::arg("out"), py::arg("final"));
+               py::arg("sizes"), py::arg("addresses"), py::arg("q_strides"), py::arg("k_strides"),
+               py::arg("v_strides"), py::arg("weights"), py::arg("initial"), py::arg("final"));
 }
