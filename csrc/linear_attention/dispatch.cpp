@@ -21,6 +21,8 @@ bool runs_here(const char* name) {
 #if ASI_EVOLVE_X86
     if (std::strcmp(name, "avx2") == 0)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (std::strcmp(name, "avx512_bf16") == 0)
+        return __builtin_cpu_supports("avx512bf16") && runs_here("avx512");
     if (std::strcmp(name, "avx512") == 0)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
@@ -32,6 +34,7 @@ bool runs_here(const char* name) {
 std::vector<const Kernels*> available() {  // best first
     std::vector<const Kernels*> found;
 #if ASI_EVOLVE_X86
+    if (runs_here("avx512_bf16")) found.push_back(&avx512_bf16_kernels());
     if (runs_here("avx512")) found.push_back(&avx512_kernels());
     if (runs_here("avx2")) found.push_back(&avx2_kernels());
 #endif

@@ -91,9 +91,9 @@ void forward(const ForwardParams& params);
 void backward(const BackwardParams& params);
 void step(const StepParams& params);
 
-// The instruction set in use: "scalar", "avx2" or "avx512". The best one of this CPU, unless ASI_EVOLVE_ISA
-// names another; throws std::runtime_error when it names one that is unknown or that this CPU or build does
-// not have.
+// The instruction set in use: "scalar", "avx2", "avx512" or "avx512_bf16". The best one of this CPU, unless
+// ASI_EVOLVE_ISA names another; throws std::runtime_error when it names one that is unknown or that this CPU
+// or build does not have.
 const char* isa();
 
 // What one instruction set provides: one call handles one (batch, head) pair with scratch memory of its own.
@@ -110,5 +110,6 @@ struct Kernels {
 const Kernels& scalar_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels& avx512_bf16_kernels();
 
 }  // namespace asi::linear_attention

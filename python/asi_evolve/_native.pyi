@@ -62,12 +62,12 @@ def linear_attention_step(
     eps: float,
     threads: int,
     sizes: tuple[int, ...],
-    q: _Tensor4,
-    k: _Tensor4,
-    v: _Tensor4,
+    addresses: tuple[int, int, int, int],
+    q_strides: tuple[int, ...],
+    k_strides: tuple[int, ...],
+    v_strides: tuple[int, ...],
     weights: tuple[int, int, int, int],
     initial: tuple[int, int],
-    out: _Tensor4,
     final: tuple[int, int],
 ) -> None: ...
 def cuda_kernels() -> list[dict[str, Any]]: ...

@@ -86,7 +86,7 @@ def test_status_hypotheses_agenda_watch(run):
 
 def test_doctor_says_what_is_active():
     facts = json.loads(asi("doctor", "--json").stdout)
-    assert facts["native"]["isa"] in ("scalar", "avx2", "avx512")
+    assert facts["native"]["isa"] in ("scalar", "avx2", "avx512", "avx512_bf16")
     assert facts["sandbox"]["level"] in ("bubblewrap", "landlock", "none")
     assert "cuda" in facts["native"]
     assert "gpus" in facts["faiss"]

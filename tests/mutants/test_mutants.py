@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 import asi_evolve
+from asi_evolve import _native
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
+AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"]
 COMPILER = shutil.which("g++") or shutil.which("c++")
 
 PARETO = {
@@ -34,6 +36,15 @@ PARETO = {
     "the front forgets to renumber what moves up": ("front.cpp", "            renumber(at);", ""),
     "crowding over a constant objective": ("crowding.cpp", "if (low == high) continue;", ""),
     "crowding without the range": ("crowding.cpp", ") / range;", ");"),
+}  # fmt: skip
+
+BFLOAT16 = {
+    "bfloat16: the second half of a chunk sees the future": ("_mm512_maskz_mov_ps(seen, sums[r][1])", "sums[r][1]"),
+    "bfloat16: the padding of d_phi has a feature of 1": ("_mm512_maskz_mov_epi16(inside, phi)", "phi"),
+    "bfloat16: keys of the last chunk stay": ("        clear(to, phi_row, n);\n", ""),
+    "bfloat16: the last of an odd number of values is left out": ("v_paired, value_row, (n + 1) / 2}", "v_paired, value_row, n / 2}"),
+    "bfloat16: the queries meet a stale z": ("        }\n        round_z();\n    }\n", "        }\n    }\n"),
+    "bfloat16: NaN of the sequence before": ("shape.d_phi % 2 && e < value_row", "e < 0"),
 }  # fmt: skip
 
 CAUSALITY = "tests/domains/test_lm_judge.py"
@@ -91,6 +102,41 @@ def test_pareto(name, tmp_path):
         passed = subprocess.run([tmp_path / "test"], capture_output=True, timeout=30, check=False).returncode == 0
     except subprocess.TimeoutExpired:  # a bug that never ends is found, too
         passed = False
+    assert passed == (name is None)
+
+
+@pytest.fixture(scope="module")
+def other_kernels(tmp_path_factory):
+    """Objects of all but the kernel with the bugs, and of the tests."""
+    if COMPILER is None:
+        pytest.skip("no C++ compiler")
+    if _native.isa() != "avx512_bf16":
+        pytest.skip("this CPU has no avx512_bf16, or it is not in use")
+    folder = tmp_path_factory.mktemp("objects")
+    csrc = ROOT / "csrc" / "linear_attention"
+    flags = {"dispatch": [], "scalar": [], "avx2": ["-mavx2", "-mfma"], "avx512": AVX512}
+    sources = {csrc / f"{name}.cpp": extra for name, extra in flags.items()}
+    sources[ROOT / "tests" / "cpp" / "test_linear_attention.cpp"] = []
+    return [compiled(source, folder, extra) for source, extra in sources.items()]
+
+
+def compiled(source, folder, flags):
+    target = folder / f"{source.stem}.o"
+    command = [COMPILER, "-std=c++20", "-O1", "-DASI_EVOLVE_X86=1", f"-I{ROOT / 'csrc'}", *flags]
+    subprocess.run([*command, "-c", str(source), "-o", str(target)], check=True, capture_output=True)
+    return target
+
+
+@pytest.mark.parametrize("name", [None, *BFLOAT16])
+def test_bfloat16(name, tmp_path, other_kernels):
+    source = tmp_path / "avx512_bf16.cpp"
+    shutil.copy(ROOT / "csrc" / "linear_attention" / source.name, source)
+    if name:
+        plant(source, *BFLOAT16[name])
+    mine = compiled(source, tmp_path, [*AVX512, "-mavx512bf16"])
+    subprocess.run([COMPILER, *other_kernels, mine, "-pthread", "-o", str(tmp_path / "test")], check=True)
+    command = [tmp_path / "test", "bfloat16"]
+    passed = subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
     assert passed == (name is None)
 
 
