@@ -228,7 +228,7 @@ int bfloat16_cases(const std::vector<const la::Kernels*>& kernels) {
                 p.s0 = random(bh * s.d_phi * s.d_v, rng, -1, 1), p.z0 = random(bh * s.d_phi, rng, 0.1, 1);
                 if (!c.state) p.s0.assign(p.s0.size(), 0), p.z0.assign(p.z0.size(), 0);
                 p.gs.assign(p.s0.size(), 0), p.gz.assign(p.z0.size(), 0);
-                reference(p, 1e-6);
+                reference::solve(p, 1e-6);
                 for (const la::Kernels* use : kernels) check_bfloat16(*use, p, bits % 3 == 0, with_bias);
                 ++cases;
             }
