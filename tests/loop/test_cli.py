@@ -231,6 +231,8 @@ def test_interrupted_by_the_user(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A job in the background of a shell ignores the signal, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     read_until(process, "isolated")
     os.killpg(process.pid, signal.SIGINT)

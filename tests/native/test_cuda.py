@@ -72,15 +72,23 @@ def on_cpu(monkeypatch):
 
     def instead(cpu):
         def call(dtype, *arguments):
-            position = 2 if cpu is not _native.linear_attention_step else 1
-            *before, run, sizes = arguments[: position + 2]
+            *before, run, sizes = arguments[:4]
             assert run == (0, 7, run[2], False)
             seen.append(cpu)
-            return cpu(dtype, *before, 1, sizes, *arguments[position + 2 :])
+            return cpu(dtype, *before, 1, sizes, *arguments[4:])
 
         return call
 
-    for name in ("forward", "backward", "step"):
+    def step(dtype, eps, run, sizes, q, k, v, weights, initial, out, final):
+        assert run == (0, 7, run[2], False)
+        seen.append(step)
+        strides = [(x[1][0], x[1][1], x[1][3]) for x in (q, k, v)]
+        assert out[1] == (sizes[1] * sizes[5], sizes[5], 0, 1)
+        addresses = tuple(x[0] for x in (q, k, v, out))
+        _native.linear_attention_step(dtype, eps, 1, sizes, addresses, *strides, weights, initial, final)
+
+    monkeypatch.setattr(_native, "linear_attention_cuda_step", step)
+    for name in ("forward", "backward"):
         monkeypatch.setattr(
             _native, f"linear_attention_cuda_{name}", instead(getattr(_native, f"linear_attention_{name}"))
         )
