@@ -6,8 +6,10 @@
 // dominated by front r is dominated by every front before r, hence the binary search. What differs with m is
 // how a front answers "does one of you cover this point in objectives 1..m-1?".
 #include <algorithm>
-#include <numeric>
+#include <cstdint>
+#include <cstring>
 #include <utility>
+#include <vector>
 
 #include "pareto/dominance.h"
 #include "pareto/pareto.h"
@@ -160,15 +162,69 @@ void sort_single(Points points, const std::vector<std::size_t>& order, std::int3
     }
 }
 
+struct Keyed {
+    std::uint64_t key;
+    std::size_t id;
+};
+
+// Bits that are ordered as the numbers are; both zeros are one.
+std::uint64_t ordered_bits(double x) {
+    std::uint64_t bits;
+    x += 0.0;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits >> 63 ? ~bits : bits | std::uint64_t{1} << 63;
+}
+
+// By the first objective, least significant digit first (Knuth, volume 3, section 5.2.5): comparing floats
+// through an index costs more than the rest of the sort. Digits that all keys share are passed over.
+void radix_sort(std::vector<Keyed>& rows) {
+    constexpr int kBits = 11;
+    constexpr std::size_t kDigits = std::size_t{1} << kBits;
+    std::vector<Keyed> other(rows.size());
+    for (int shift = 0; shift < 64; shift += kBits) {
+        std::size_t starts[kDigits + 1] = {};
+        for (const Keyed& row : rows) ++starts[(row.key >> shift & (kDigits - 1)) + 1];
+        if (starts[(rows[0].key >> shift & (kDigits - 1)) + 1] == rows.size()) continue;
+        for (std::size_t d = 0; d < kDigits; ++d) starts[d + 1] += starts[d];
+        for (const Keyed& row : rows) other[starts[row.key >> shift & (kDigits - 1)]++] = row;
+        rows.swap(other);
+    }
+}
+
+// Indices of the points in lexicographic order.
+std::vector<std::size_t> lexicographic_order(Points points) {
+    constexpr std::size_t kFew = 256;  // the digits' counters cost more than comparing so few
+    std::vector<Keyed> rows(points.n);
+    for (std::size_t i = 0; i < points.n; ++i) rows[i] = {ordered_bits(points[i][0]), i};
+    const auto by_rest = [&](const Keyed& a, const Keyed& b) {
+        return std::lexicographical_compare(points[a.id] + 1, points[a.id] + points.m, points[b.id] + 1,
+                                            points[b.id] + points.m);
+    };
+    if (points.n < kFew) {
+        std::sort(rows.begin(), rows.end(), [&](const Keyed& a, const Keyed& b) {
+            return a.key != b.key ? a.key < b.key : by_rest(a, b);
+        });
+    } else {
+        radix_sort(rows);
+        for (std::size_t start = 0; start < points.n;) {
+            std::size_t end = start + 1;
+            while (end < points.n && rows[end].key == rows[start].key) ++end;
+            if (end - start > 1)
+                std::sort(rows.begin() + static_cast<std::ptrdiff_t>(start),
+                          rows.begin() + static_cast<std::ptrdiff_t>(end), by_rest);
+            start = end;
+        }
+    }
+    std::vector<std::size_t> order(points.n);
+    for (std::size_t i = 0; i < points.n; ++i) order[i] = rows[i].id;
+    return order;
+}
+
 }  // namespace
 
 void rank(Points points, std::int32_t* ranks) {
     if (points.n == 0) return;
-    std::vector<std::size_t> order(points.n);
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-        return std::lexicographical_compare(points[a], points[a] + points.m, points[b], points[b] + points.m);
-    });
+    const std::vector<std::size_t> order = lexicographic_order(points);
     switch (points.m) {
         case 1:
             return sort_single(points, order, ranks);

@@ -91,7 +91,7 @@ int main() {
     std::mt19937_64 random(7);
     for (int kind = 0; kind < 6; ++kind) {
         for (std::size_t m = 1; m <= 5; ++m) {
-            for (const std::size_t n : {0, 1, 2, 3, 17, 200}) {
+            for (const std::size_t n : {0, 1, 2, 3, 17, 200, 300}) {
                 const std::vector<double> data = sample(n, m, kind, random);
                 const Points points{data.data(), n, m};
                 std::vector<std::int32_t> ranks(n);
