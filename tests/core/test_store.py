@@ -154,3 +154,20 @@ def test_other_databases_are_refused(tmp_path):
     raw.close()
     with pytest.raises(RunDirectoryError, match="schema version 99"):
         Store(tmp_path / "future.db")
+
+
+def test_a_reader_sees_what_the_engine_writes_after_it_looked(tmp_path):
+    """Also when there was nothing to see at first, and what a writer keeps in mind is what it wrote."""
+    writer = Store(tmp_path / "run.db")
+    writer.add_candidate(triple(), 0, "baseline")
+    reader = Store(tmp_path / "run.db", read_only=True)
+    assert reader.evaluations() == writer.evaluations() == []
+    for seed in (1, 0):
+        writer.add_evaluation(Evaluation(triple().hash, "isolated", seed, 0, "ok", {"loss": 1.0 + seed}))
+        assert len(reader.evaluations()) == 2 - seed
+    new, last = writer.evaluations_after(0)
+    assert [e.seed for e in new] == [0, 1]
+    assert new == reader.evaluations() == writer.evaluations()
+    assert writer.evaluations_after(last) == ([], last)
+    reader.close()
+    writer.close()

@@ -77,6 +77,7 @@ class Store:
                 raise RunDirectoryError(f"{self.url}: no such knowledge base")
             self.url = f"sqlite:///{self.url}"
         self._lock = threading.RLock()
+        self._read_only = read_only
         self._open: Connection | None = None
         try:
             self._engine = create_engine(self.url, connect_args=_connect_args(self.url))
@@ -322,7 +323,8 @@ class Store:
             else:
                 rows = self._rows(_EVALUATIONS_AFTER, last=last)
                 new, self._newest = [_evaluation(r) for r in rows], max((r["id"] for r in rows), default=last)
-            self._written, self._asked = [], self._newest
+            if not self._read_only:  # beside a running engine others write
+                self._written, self._asked = [], self._newest
             return new, self._newest
 
     def evaluation_rows(self) -> list[Row]:
