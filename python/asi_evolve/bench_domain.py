@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -106,26 +106,40 @@ def rank_correlation(pairs: list[tuple[float, float]]) -> tuple[float, float, fl
     return float(stats.kendalltau(x[:, 0], x[:, 1]).statistic), float(low), float(high)
 
 
-def bench_domain(name: str, quick: bool, workers: int, show: Callable[[str], None]) -> dict[str, Any]:
+def bench_domain(
+    name: str,
+    quick: bool,
+    workers: int,
+    show: Callable[[str], None],
+    *,
+    seeds: int | None = None,
+    candidates: int | None = None,
+) -> dict[str, Any]:
     """Measures and shows the table of one domain; returns everything measured, JSON-able.
+
+    Args:
+        name: one of :data:`NAMES`. quick: small budgets, within three minutes.
+        workers: evaluations at a time. show: gets the table line by line.
+        seeds, candidates: repeats at the full stage and varied candidates, where not the plan's.
 
     Raises:
         ConfigError: the benchmark needs something that is not installed. EvaluationFailure: the baseline failed.
     """
     plan = _plans()[name][int(quick)]
+    plan = replace(plan, seeds=seeds or plan.seeds, candidates=candidates or plan.candidates)
     benchmark = load_benchmark(plan.benchmark, plan.options)
     benchmark.prepare()
     base = Candidate([d.baseline() for d in benchmark.domains()])
-    candidates = [base, *varied(benchmark, plan.vary, plan.candidates)]
+    measured = [base, *varied(benchmark, plan.vary, plan.candidates)]
     settings = ", ".join(f"{k} {v}" for k, v in plan.options.items()) or "default settings"
     show(f"{name}: benchmark {plan.benchmark} ({settings}), {benchmark.metric}, 95 % intervals over seeds")
     spec, options, isolation = benchmark_spec(benchmark), dict(benchmark.options), benchmark.isolation
     with LocalPool(spec, options, isolation, workers=workers) as pool:
-        cheap = [pool.submit(c, plan.isolated, 0) for c in candidates]
-        dear = [[pool.submit(c, plan.full, s) for s in range(plan.seeds)] for c in candidates]
+        cheap = [pool.submit(c, plan.isolated, 0) for c in measured]
+        dear = [[pool.submit(c, plan.full, s) for s in range(plan.seeds)] for c in measured]
         show(f"{'candidate':>10s}{'isolated':>11s}{'full':>24s}{'seconds':>16s}  changes")
         rows: list[dict[str, Any]] = []
-        for number, candidate in enumerate(candidates):
+        for number, candidate in enumerate(measured):
             first, repeats = cheap[number].result(), [job.result() for job in dear[number]]
             good = [r.metrics[benchmark.metric] for r in repeats if r.status == "ok"]
             interval = t_interval(good)

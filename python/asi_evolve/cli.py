@@ -89,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("name", metavar="NAME", help="architecture, algorithm, data or triple")
     bench.add_argument("--quick", action="store_true", help="few candidates and small budgets; within three minutes")
     bench.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="evaluations at a time")
+    bench.add_argument("--seeds", type=int, help="repeats at the full stage; default the plan's, 3 or 5")
+    bench.add_argument("--candidates", type=int, help="varied candidates beside the baseline; default 14")
     bench.add_argument("--json", metavar="FILE", help="write everything measured")
 
     models = _command(commands, "models", _models, "list or fetch models for the embedded server")
@@ -286,7 +288,17 @@ def _bench_domain(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"bench-domain: {arguments.name!r} is not one of {', '.join(NAMES)}")
     if arguments.workers < 1:
         raise ConfigError(f"--workers: {arguments.workers} is not at least 1")
-    results = bench_domain(arguments.name, arguments.quick, arguments.workers, lambda line: print(line, flush=True))
+    for option in ("seeds", "candidates"):
+        if (value := getattr(arguments, option)) is not None and value < 1:
+            raise ConfigError(f"--{option}: {value} is not at least 1")
+    results = bench_domain(
+        arguments.name,
+        arguments.quick,
+        arguments.workers,
+        lambda line: print(line, flush=True),
+        seeds=arguments.seeds,
+        candidates=arguments.candidates,
+    )
     if arguments.json:
         try:
             Path(arguments.json).write_text(json.dumps(results, indent=1), encoding="utf-8")

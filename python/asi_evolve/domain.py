@@ -85,6 +85,9 @@ class Benchmark(Protocol):
     A benchmark may also have a method ``export(candidate, target) -> list[Path]`` that writes a candidate under the
     directory ``target`` as code that runs without the engine, and returns what it wrote. Without it the command
     ``export`` writes every component's files and parameters as they are.
+
+    And a method ``notes() -> list[str]``: what has to be known of the data it measures on, a sentence each. Called once
+    after :meth:`prepare`, kept with the run and shown in its report.
     """
 
     metric: str

@@ -161,6 +161,7 @@ class Engine:
                 llm = connect(self.config.llm, str(directory.path / "llm.log"))
                 campaign = Campaign(self.config, self.benchmark, store, llm, pool, self._observers)
                 environment = describe_environment(self.config, llm.name if llm else None)
+                environment["notes"] = list(getattr(self.benchmark, "notes", list)())
                 store.add_run(self.config.model_dump(mode="json"), environment, what)
                 store.add_candidate(campaign.baseline, 0, "baseline")
                 self._check_same_run(store, campaign)

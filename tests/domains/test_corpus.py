@@ -1,13 +1,16 @@
+import gzip
 import hashlib
 import json
 import random
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from asi_evolve.domains import corpus_sources
-from asi_evolve.domains.corpus import MAX_DOCUMENT, open_corpus
+from asi_evolve.domains import corpus_readers, corpus_sources
+from asi_evolve.domains.corpus import open_corpus
+from asi_evolve.domains.corpus_build import MAX_DOCUMENT
 from asi_evolve.domains.corpus_dedup import HeldOutIndex, near_groups, shingles
 from asi_evolve.domains.corpus_statistics import NAMES, statistics
 from asi_evolve.errors import CorpusError
@@ -73,9 +76,11 @@ def test_bad_rows_are_skipped_and_reported(tmp_path, prose):
     rows[3:3] = ["{not json", '{"body": 1}', '{"text": 7}', ""]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(rows))
-    skipped = open_corpus(str(path), tmp_path / "cache").manifest["skipped"]
+    corpus = open_corpus(str(path), tmp_path / "cache")
+    skipped = corpus.manifest["skipped"]
     assert skipped["rows"] == 3
     assert f"{path}: line 4" in skipped["examples"][0]
+    assert f"3 rows could not be read and were skipped, first: {path}: line 4: not JSON" in corpus.notes()[-1]
 
 
 def test_bad_input_names_file_and_what_is_allowed(tmp_path):
@@ -113,6 +118,110 @@ def test_folder_of_text_and_parquet(tmp_path, prose):
     table = pa.table({"content": [prose(rng, 20) for _ in range(140)]})
     pq.write_table(table, tmp_path / "t.parquet")
     assert len(open_corpus(str(tmp_path / "t.parquet"), tmp_path / "cache", text_field="content")) > 50
+
+
+def test_compressed_lines_and_a_dataset_saved_to_disk(tmp_path, prose):
+    rng = random.Random(5)
+    texts = [prose(rng, 20) for _ in range(140)]
+    with gzip.open(tmp_path / "web.jsonl.gz", "wt") as lines:
+        lines.write("\n".join(json.dumps({"text": t}) for t in texts))
+    corpus = open_corpus(str(tmp_path / "web.jsonl.gz"), tmp_path / "cache")
+    assert corpus.sources == ["web"]
+    pa = pytest.importorskip("pyarrow")
+    folder = tmp_path / "saved"  # what datasets.Dataset.save_to_disk writes
+    folder.mkdir()
+    (folder / "state.json").write_text("{}")
+    (folder / "dataset_info.json").write_text("{}")
+    table = pa.table({"text": [*texts[:70], None, *texts[70:]]})
+    with pa.ipc.new_stream(folder / "data-00000-of-00001.arrow", table.schema) as stream:
+        stream.write_table(table, max_chunksize=32)
+    (folder / "cache-17.arrow").write_bytes(b"an intermediate result of map()")
+    saved = open_corpus(str(folder), tmp_path / "cache")
+    assert saved.sources == ["saved"]
+    assert saved.manifest["skipped"]["rows"] == 1
+    np.testing.assert_array_equal(saved.text, corpus.text)
+    np.testing.assert_array_equal(saved.held_out, corpus.held_out)
+    (folder / "data-00000-of-00001.arrow").write_bytes(b"nonsense")
+    with pytest.raises(CorpusError, match=r"data-00000-of-00001\.arrow"):
+        open_corpus(str(folder), tmp_path / "cache")
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path):
+    """A pool larger than memory works: seven times the text, less than a tenth of it more memory."""
+    rng = random.Random(6)
+    lines = [" ".join(f"w{rng.randrange(1 << 40):x}" for _ in range(640)) for _ in range(500)]
+
+    def peak(name, count):
+        path = tmp_path / name
+        path.write_text("\n".join(json.dumps({"text": t}) for t in lines[:count]))
+        tracemalloc.start()
+        corpus = open_corpus(str(path), tmp_path / "cache", held_out_bytes=20_000)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most, len(corpus.text)
+
+    peak("warm.jsonl", 60)  # tables of the language identifier, imports
+    (small, small_bytes), (large, large_bytes) = peak("small.jsonl", 70), peak("large.jsonl", 500)
+    assert large_bytes - small_bytes > 2_500_000
+    assert large - small < (large_bytes - small_bytes) / 10
+
+
+def test_text_files_are_read_in_blocks(tmp_path, monkeypatch):
+    text = "".join(f"line {i} of a file\n" for i in range(2000))
+    (tmp_path / "t.txt").write_text(text)
+    monkeypatch.setattr(corpus_readers, "_BLOCK", 1000)
+    pieces = list(corpus_readers.read(tmp_path / "t.txt", "text", corpus_readers.Skipped()))
+    assert "".join(piece for _, piece in pieces) == text
+    assert all(piece.endswith("\n") for _, piece in pieces)
+    assert len(pieces) > 30
+    (tmp_path / "t.txt").write_bytes(text.encode() + b"\xff\n" + text.encode())
+    skipped = corpus_readers.Skipped()
+    kept = "".join(piece for _, piece in corpus_readers.read(tmp_path / "t.txt", "text", skipped))
+    assert skipped.count == 1
+    assert f"byte {len(text)} is not UTF-8" in skipped.examples[0]
+    assert len(kept) >= 2 * len(text) - 1200
+
+
+def test_languages(tmp_path, prose):
+    german = [
+        "der",
+        "die",
+        "das",
+        "und",
+        "ist",
+        "nicht",
+        "mit",
+        "auf",
+        "eine",
+        "einer",
+        "wurde",
+        "werden",
+        "können",
+        "möchte",
+        "schnelle",
+        "braune",
+        "Fuchs",
+        "springt",
+        "über",
+        "den",
+        "faulen",
+        "Hund",
+        "Katze",
+        "schläft",
+        "zwischen",
+        "Bäumen",
+        "während",
+        "es",
+        "regnet",
+    ]
+    rng = random.Random(7)
+    rows = [{"text": prose(rng, 20)} for _ in range(100)]
+    rows += [{"text": "Fuchs " + " ".join(rng.choices(german, k=120))} for _ in range(80)]
+    (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    corpus = open_corpus(str(tmp_path / "two.jsonl"), tmp_path / "cache")
+    assert corpus.languages == ["en", "de"]
+    for i in range(len(corpus)):
+        assert (corpus.language[i] == "de") == (b"Fuchs" in corpus.document(i))
 
 
 def test_near_groups_against_exact_similarity(prose):

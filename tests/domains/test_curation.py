@@ -1,12 +1,17 @@
 """Published rules, likeness to a reference set, repetition limits and order of the data domain."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
+from asi_evolve.candidate import Edit
 from asi_evolve.domains.corpus_quality import reference_scores
 from asi_evolve.domains.corpus_statistics import NAMES, statistics
-from asi_evolve.domains.data.pipeline import RULES, rules
+from asi_evolve.domains.data import DataDomain
+from asi_evolve.domains.data.pipeline import RULES, passes, rules
 from asi_evolve.domains.data.windows import draw_windows, limited
+from asi_evolve.errors import InvalidCandidate
 
 PROSE = (
     b"The committee met to discuss the report that had been sent out. It was agreed that more time would be needed. "
@@ -74,7 +79,9 @@ def test_likelihood_is_a_probability():
     """Summed over all next bytes it is one, whatever came before."""
     from asi_evolve.domains.corpus_quality import _Ngram
 
-    model = _Ngram(GOOD * 3)
+    model = _Ngram()
+    for _ in range(3):
+        model.add(GOOD)
     for start in (b"the", b"zzz"):
         total = sum(2 ** model.log_probability(start + bytes([b])) for b in range(256))
         assert total == pytest.approx(1.0, abs=0.05)  # hashing may add a little
@@ -99,3 +106,32 @@ def test_windows_keep_to_repeats_and_order():
     for order, expected in (("short_first", [1, 2, 3]), ("long_first", [3, 2, 1])):
         rows = draw_windows(*arguments, np.random.default_rng(0), order=order)[:, 0]
         assert list(dict.fromkeys(rows)) == expected
+
+
+def test_language_is_a_filter():
+    params = dict(DataDomain(languages=("en", "de")).baseline().params)
+    statistics = dict.fromkeys(NAMES, np.ones(3)) | {"language": np.array(["en", "de", "und"])}
+    assert passes(statistics, params).tolist() == [True, True, True]
+    assert passes(statistics, params | {"language": "de"}).tolist() == [False, True, False]
+    domain = DataDomain(languages=("en", "de"))
+    with pytest.raises(InvalidCandidate, match="language: 'fr' is not one of 'any', 'en', 'de'"):
+        domain.apply(domain.baseline(), Edit(params={"language": "fr"}))
+
+
+def test_scores_do_not_depend_on_how_documents_are_held():
+    class Once(Sequence):
+        def __init__(self, texts):
+            self.texts, self.reads = texts, 0
+
+        def __len__(self):
+            return len(self.texts)
+
+        def __getitem__(self, i):
+            self.reads += 1
+            return self.texts[i]
+
+    texts = [GOOD + bytes([65 + i]) * 9 for i in range(20)] + [b"x = {1: 2}" + bytes([65 + i]) * 9 for i in range(20)]
+    reference = np.arange(40) < 20
+    lazy = Once(texts)
+    np.testing.assert_array_equal(reference_scores(lazy, reference), reference_scores(texts, reference))
+    assert lazy.reads <= 3 * 41  # never kept

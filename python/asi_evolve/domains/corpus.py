@@ -1,19 +1,18 @@
 """A text corpus split into a pool that candidates select from and a held-out set that they never see.
 
-On disk a corpus is a directory: ``pool/`` (text, offsets, sources, hashes, statistics, duplicate groups),
-``held-out/`` (text, offsets) and ``manifest.json``. It is built once, in a temporary directory that is then renamed.
+On disk a corpus is a directory: ``pool/`` (text, offsets, sources, languages, statistics, duplicate groups),
+``held-out/`` (text) and ``manifest.json``. It is built once, see :mod:`corpus_build`. The text is memory-mapped: it may
+be larger than memory, what is known of each document may not.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,10 @@ from typing import Any
 import numpy as np
 
 from asi_evolve.domains import corpus_readers, corpus_sources
-from asi_evolve.domains.corpus_dedup import HeldOutIndex, near_groups, shingles
-from asi_evolve.domains.corpus_statistics import NAMES, statistics
+from asi_evolve.domains.corpus_build import FORMAT, OnProgress, build
+from asi_evolve.domains.corpus_dedup import SHINGLE
+from asi_evolve.domains.corpus_language import UNDECIDED
 from asi_evolve.errors import CorpusError
-
-FORMAT = 2
-MAX_DOCUMENT = 8192  # bytes; longer texts are cut at line ends
-MIN_POOL, MIN_HELD_OUT = 50_000, 8_000  # bytes
-
-OnProgress = Callable[[float, str], None]
 
 
 def default_cache() -> Path:
@@ -44,9 +38,11 @@ class Corpus:
 
     Attributes:
         directory: where it is.
-        manifest: format, name, fingerprint, sources (documents and bytes each), pool and held-out sizes, counts of
-            duplicates, rows skipped, hidden files, and SHA-256 of every file.
+        manifest: format, name, fingerprint, sources (documents and bytes each), languages (documents each), pool and
+            held-out sizes, counts of duplicates and of documents dropped because of held-out text in them, rows
+            skipped, hidden files, and SHA-256 of every file.
         sources: names of the sources, in the order of ``source_ids``.
+        languages: ISO 639-1 codes in which at least one document in a hundred is written, the commonest first.
         hidden: files that hold held-out text elsewhere on this machine, to be hidden from candidates.
     """
 
@@ -57,6 +53,9 @@ class Corpus:
         except (OSError, ValueError) as error:
             raise CorpusError(f"corpus: {directory}: no readable manifest ({error})") from None
         self.sources: list[str] = list(self.manifest["sources"])
+        counts: dict[str, int] = self.manifest["languages"]
+        common = [c for c in counts if c not in UNDECIDED and counts[c] * 100 >= sum(counts.values())]
+        self.languages = sorted(common, key=lambda code: (-counts[code], code))
         self.hidden: list[str] = list(self.manifest["hidden"])
 
     def _array(self, name: str) -> np.ndarray:
@@ -82,6 +81,12 @@ class Corpus:
     def source_ids(self) -> np.ndarray:
         """Index into ``sources`` of every document: int32[documents]."""
         return np.asarray(self._array("pool/sources.npy"))
+
+    @cached_property
+    def language(self) -> np.ndarray:
+        """ISO 639-1 code of the language of every document, "und" where it cannot be told: str[documents]."""
+        codes = np.array(list(self.manifest["languages"]), dtype="U3")
+        return np.asarray(codes[self._array("pool/languages.npy")])
 
     @cached_property
     def statistics(self) -> np.ndarray:
@@ -111,15 +116,34 @@ class Corpus:
         if not path.exists():
             from asi_evolve.domains.corpus_quality import reference_scores
 
-            texts = [self.document(i) for i in range(len(self))]
             try:
-                scores = reference_scores(texts, self.source_ids == self.sources.index(source))
+                scores = reference_scores(_Documents(self), self.source_ids == self.sources.index(source))
             except ValueError as error:
                 raise CorpusError(f"corpus: source {source!r}: {error}") from None
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
                 np.save(part, scores, allow_pickle=False)
             os.replace(part.name, path)
         return self._array(f"pool/{path.name}")
+
+    def notes(self) -> list[str]:
+        """What a reader of results has to know of the corpus, a sentence each."""
+        m = self.manifest
+        pool, held = m["pool"], m["held_out"]
+        sources = ", ".join(f"{name} {s['bytes']:,}" for name, s in m["sources"].items())
+        by_source = ", ".join(f"{name} {count}" for name, count in sorted(pool["dropped_by_source"].items()))
+        notes = [
+            f"Corpus: {m['name']}; pool of {pool['documents']:,} documents, {pool['bytes']:,} bytes ({sources}).",
+            f"Held out: {held['documents']:,} documents, {held['bytes']:,} bytes.",
+            f"Decontamination: {pool['dropped_for_held_out']} documents left the pool because they share a fifth of "
+            f"their, or of a held-out document's, {SHINGLE}-word sequences with held-out text"
+            + (f" ({by_source})." if by_source else "."),
+            f"Copies left in the pool: {pool['exact_duplicates']} exact, {pool['near_duplicates']} with near-copies.",
+            "Languages: " + ", ".join(f"{c} {n}" for c, n in sorted(m["languages"].items(), key=lambda x: -x[1])) + ".",
+        ]
+        skipped = m["skipped"]
+        if skipped["rows"]:
+            notes.append(f"{skipped['rows']} rows could not be read and were skipped, first: {skipped['examples'][0]}.")
+        return notes
 
     @cached_property
     def held_out(self) -> np.ndarray:
@@ -134,6 +158,19 @@ class Corpus:
         return self.text[self.offsets[i] : self.offsets[i + 1]].tobytes()
 
 
+class _Documents(Sequence[bytes]):
+    """The pool's documents, read as they are asked for."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    def __getitem__(self, i: Any) -> Any:
+        return [self[j] for j in range(*i.indices(len(self)))] if isinstance(i, slice) else self._corpus.document(i)
+
+
 def open_corpus(
     path: str | None = None,
     cache: str | Path | None = None,
@@ -145,7 +182,7 @@ def open_corpus(
     """The corpus, built first if it is not there yet.
 
     Args:
-        path: JSON Lines, Parquet or text of the user; None for the default corpus of this Python installation.
+        path: JSON Lines, Parquet, text or a dataset saved to disk; None for the default corpus.
         cache: directory to keep it in; default :func:`default_cache`.
         text_field: field or column that holds the text.
         held_out_bytes: size of the held-out set, at most a tenth of a user's corpus.
@@ -165,7 +202,7 @@ def open_corpus(
         with (home / f"corpus-{key[:16]}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second engine waits for the first one's build
             if not (directory / "manifest.json").exists():
-                _build(
+                build(
                     source,
                     directory,
                     key=key,
@@ -188,152 +225,3 @@ def _key(source: Path | None, text_field: str, held_out_bytes: int) -> str:
         stats = [(str(f), f.stat()) for f in files if f.is_file()]
         what = "\n".join(f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in stats)
     return hashlib.sha256(f"{FORMAT}\n{held_out_bytes}\n{text_field}\n{what}".encode()).hexdigest()
-
-
-def _build(
-    source: Path | None, target: Path, *, key: str, text_field: str, held_out_bytes: int, on_progress: OnProgress
-) -> None:
-    skipped = corpus_readers.Skipped()
-    hidden: list[str] = []
-    if source is None:
-        on_progress(0.0, "looking for text")
-        installation = corpus_sources.Installation()
-        held, files = corpus_sources.held_out_documents(installation, held_out_bytes)
-        hidden = [trace for p in files for trace in corpus_sources.traces(p)]
-        documents = _cut(
-            corpus_sources.pool_documents(
-                installation, set(files), lambda f: on_progress(0.1 + 0.5 * f, "collecting text")
-            )
-        )
-        pool = list(documents)
-    else:
-        on_progress(0.0, f"reading {source.name}")
-        pool, held = _split(list(_cut(corpus_readers.read(source, text_field, skipped))), held_out_bytes)
-    writer = _Writer(pool, held, on_progress)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
-    try:
-        manifest = {
-            "format": FORMAT,
-            "fingerprint": key,
-            "name": "this Python installation" if source is None else str(source),
-            "skipped": {"rows": skipped.count, "examples": skipped.examples},
-            "hidden": sorted(hidden),
-            **writer.write(temporary),
-        }
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for file in [*temporary.rglob("*"), temporary]:
-            _sync(file)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(target)  # half a corpus of an older format
-        os.rename(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    on_progress(1.0, "corpus ready")
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _cut(documents: Iterable[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
-    """Documents of at most MAX_DOCUMENT bytes, cut at the last line end that fits (else anywhere)."""
-    for source, text in documents:
-        data = text.encode("utf-8", "replace").strip(b"\n")
-        while len(data) > MAX_DOCUMENT:
-            at = data.rfind(b"\n", MAX_DOCUMENT // 2, MAX_DOCUMENT) + 1 or MAX_DOCUMENT
-            yield source, data[:at]
-            data = data[at:]
-        if data.strip():
-            yield source, data
-
-
-def _split(documents: list[tuple[str, bytes]], size: int) -> tuple[list[tuple[str, bytes]], list[tuple[str, str]]]:
-    """Pool and held-out by content hash: equal texts go to the same side whatever order they came in."""
-    total = sum(len(data) for _, data in documents)
-    budget = min(size, total // 10)
-    hashes = sorted({(hashlib.sha256(data).digest(), len(data)) for _, data in documents})
-    chosen: set[bytes] = set()
-    for digest, length in hashes:
-        if budget <= 0:
-            break
-        chosen.add(digest)
-        budget -= length
-    pool, held, seen = [], [], set()
-    for source, data in documents:
-        digest = hashlib.sha256(data).digest()
-        if digest not in chosen:
-            pool.append((source, data))
-        elif digest not in seen:
-            seen.add(digest)
-            held.append((source, data.decode("utf-8", "replace")))
-    return pool, held
-
-
-class _Writer:
-    """Duplicates and statistics of a split corpus, and its files."""
-
-    def __init__(self, pool: list[tuple[str, bytes]], held: list[tuple[str, str]], on_progress: OnProgress) -> None:
-        self.on_progress = on_progress
-        on_progress(0.6, "looking for held-out text in the pool")
-        self.held = list({hashlib.sha256(t.encode()).digest(): t.encode() for _, t in held}.values())
-        index = HeldOutIndex([shingles(text) for text in self.held])
-        shingled = [shingles(data) for _, data in pool]
-        keep = [i for i, values in enumerate(shingled) if not index.overlaps(values)]
-        self.dropped = len(pool) - len(keep)
-        self.pool = [pool[i] for i in keep]
-        self.shingled = [shingled[i] for i in keep]
-        size, held_size = sum(len(d) for _, d in self.pool), sum(map(len, self.held))
-        if size < MIN_POOL or held_size < MIN_HELD_OUT:
-            raise CorpusError(
-                f"corpus: too small: {size} bytes of pool and {held_size} held out are left after removing duplicates; "
-                f"at least {MIN_POOL} and {MIN_HELD_OUT} are needed"
-            )
-
-    def write(self, directory: Path) -> dict[str, Any]:
-        self.on_progress(0.75, "looking for duplicates")
-        texts = [data for _, data in self.pool]
-        names = sorted({source for source, _ in self.pool})
-        first: dict[bytes, int] = {}
-        exact = [first.setdefault(hashlib.sha256(t).digest(), i) for i, t in enumerate(texts)]
-        near = near_groups(self.shingled)
-        self.on_progress(0.85, "computing statistics")
-        (directory / "pool").mkdir()
-        (directory / "held-out").mkdir(mode=0o700)
-        arrays: dict[str, np.ndarray] = {
-            "pool/text.npy": np.frombuffer(b"".join(texts), np.uint8),
-            "pool/offsets.npy": np.concatenate([[0], np.cumsum([len(t) for t in texts])]).astype(np.int64),
-            "pool/sources.npy": np.array([names.index(s) for s, _ in self.pool], np.int32),
-            "pool/statistics.npy": np.array([statistics(t) for t in texts], np.float32),
-            "pool/exact.npy": np.array(exact, np.int32),
-            "pool/near.npy": near,
-            "held-out/text.npy": np.frombuffer(b"\n\n".join(self.held), np.uint8),
-        }
-        hashes = {}
-        for name, array in arrays.items():
-            np.save(directory / name, array, allow_pickle=False)
-            hashes[name] = hashlib.sha256((directory / name).read_bytes()).hexdigest()
-        exact_array = arrays["pool/exact.npy"]
-        return {
-            "sources": {
-                name: {
-                    "documents": sum(s == name for s, _ in self.pool),
-                    "bytes": sum(len(d) for s, d in self.pool if s == name),
-                }
-                for name in names
-            },
-            "statistics": list(NAMES),
-            "pool": {
-                "documents": len(texts),
-                "bytes": sum(map(len, texts)),
-                "exact_duplicates": int((exact_array != np.arange(len(texts))).sum()),
-                "near_duplicates": int((near != np.arange(len(texts))).sum()),
-                "dropped_for_held_out": self.dropped,
-            },
-            "held_out": {"documents": len(self.held), "bytes": len(arrays["held-out/text.npy"])},
-            "sha256": hashes,
-        }

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,7 @@ CONTAINED = 0.2  # share of a document's shingles found in one on the other side
 
 _WORD = re.compile(rb"\w+")
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_PERMUTATIONS = 64
+PERMUTATIONS = 64
 _BANDS = 16  # of 4 rows: the threshold (1/16)^(1/4) is 0.5
 
 
@@ -36,19 +38,39 @@ def shingles(text: bytes) -> np.ndarray:
     return np.unique(value)
 
 
+def _low(value: np.uint64) -> int:
+    return int(value) & 0xFFFFFFFF
+
+
+@lru_cache(maxsize=1)
+def _empty() -> Any:
+    from datasketch import MinHash
+
+    return MinHash(num_perm=PERMUTATIONS, hashfunc=_low)
+
+
+def signature(values: np.ndarray) -> np.ndarray:
+    """MinHash of a shingle set (uint64[n]): uint32[PERMUTATIONS]."""
+    own = _empty().copy()
+    own.update_batch(values)
+    return np.asarray(own.hashvalues, np.uint32)
+
+
 def near_groups(shingled: Sequence[np.ndarray]) -> np.ndarray:
+    """Cluster number of every document, from its shingles: see :func:`clusters`."""
+    return clusters(np.array([signature(values) for values in shingled], np.uint32).reshape(-1, PERMUTATIONS))
+
+
+def clusters(signatures: np.ndarray) -> np.ndarray:
     """Cluster number of every document: int32[n], the lowest index in its cluster.
 
-    Candidate pairs come from MinHash LSH and are confirmed by their estimated Jaccard similarity.
+    Candidate pairs come from MinHash LSH and are confirmed by their estimated Jaccard similarity. Signatures are
+    datasketch's; its index is a dictionary of kilobytes per document, so the bands are sorted here instead.
+
+    Args:
+        signatures: uint32[n, PERMUTATIONS], what :func:`signature` gives; may be memory-mapped.
     """
-    rng = np.random.default_rng(0)
-    factors = rng.integers(1, 1 << 63, _PERMUTATIONS, dtype=np.uint64) | np.uint64(1)
-    offsets = rng.integers(0, 1 << 63, _PERMUTATIONS, dtype=np.uint64)
-    signatures = np.empty((len(shingled), _PERMUTATIONS), np.uint64)
-    for i, values in enumerate(shingled):
-        # Multiply-add modulo 2^64; the high bits, which mix best, decide the minimum.
-        signatures[i] = (values[:, None] * factors + offsets).min(axis=0)
-    parent = np.arange(len(shingled), dtype=np.int32)
+    parent = np.arange(len(signatures), dtype=np.int32)
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -56,9 +78,9 @@ def near_groups(shingled: Sequence[np.ndarray]) -> np.ndarray:
             i = int(parent[i])
         return i
 
-    rows = _PERMUTATIONS // _BANDS
+    rows = PERMUTATIONS // _BANDS
     for band in range(_BANDS):
-        keys = np.ascontiguousarray(signatures[:, band * rows : (band + 1) * rows]).view(f"V{8 * rows}").ravel()
+        keys = np.ascontiguousarray(signatures[:, band * rows : (band + 1) * rows]).view(f"V{4 * rows}").ravel()
         order = np.argsort(keys, kind="stable")
         same = keys[order[1:]] == keys[order[:-1]]
         for at in np.flatnonzero(same):

@@ -28,7 +28,7 @@ def reference_scores(texts: Sequence[bytes], reference: np.ndarray) -> np.ndarra
       the bigram (the perplexity filter of CCNet, Wenzek et al. 2019, with a smaller model).
 
     Args:
-        texts: the documents.
+        texts: the documents; read twice, in order.
         reference: bool[documents], which of them are the reference set.
 
     Raises:
@@ -41,15 +41,20 @@ def reference_scores(texts: Sequence[bytes], reference: np.ndarray) -> np.ndarra
             raise ValueError(
                 f"reference: {int(reference.sum())} of {len(texts)} documents cannot be told from the rest"
             )
+    # Two passes, one document in memory at a time: the pool may be larger than memory.
+    counts = np.ones((2, 2, _BUCKETS))
+    models = (_Ngram(), _Ngram())
+    for i, text in enumerate(texts):
+        counts[half[i], int(reference[i])] += np.bincount(_grams(text), minlength=_BUCKETS)
+        if reference[i]:
+            models[half[i]].add(text)
+    log = np.log(counts / counts.sum(axis=2, keepdims=True))
+    odds = log[:, 1] - log[:, 0]
     scores = np.zeros((len(texts), 2))
-    grams = [_grams(t) for t in texts]
-    for h in (0, 1):
-        own, other = np.flatnonzero(half == h), np.flatnonzero(half != h)
-        odds = _odds(grams, reference, other)
-        model = _Ngram(b"\0".join(texts[int(i)] for i in other if reference[i]))
-        for i in own:
-            scores[i, 0] = odds[grams[i]].mean() if len(grams[i]) else 0.0
-            scores[i, 1] = model.log_probability(texts[int(i)])
+    for i, text in enumerate(texts):
+        other, grams = 1 - half[i], _grams(text)
+        scores[i, 0] = odds[other][grams].mean() if len(grams) else 0.0
+        scores[i, 1] = models[other].log_probability(text)
     return scores
 
 
@@ -59,22 +64,24 @@ def _grams(text: bytes) -> np.ndarray:
     return np.array([zlib.crc32(g) % _BUCKETS for g in (*words, *pairs)], np.int64)
 
 
-def _odds(grams: list[np.ndarray], reference: np.ndarray, members: np.ndarray) -> np.ndarray:
-    counts = np.ones((2, _BUCKETS))
-    for i in members:
-        counts[int(reference[i])] += np.bincount(grams[i], minlength=_BUCKETS)
-    log: np.ndarray = np.log(counts / counts.sum(axis=1, keepdims=True))
-    return np.asarray(log[1] - log[0])
-
-
 class _Ngram:
-    def __init__(self, text: bytes) -> None:
+    """Counts of byte pairs and, hashed, of byte 4-grams."""
+
+    def __init__(self) -> None:
+        self._pairs, self._after = np.zeros((256, 256)), np.zeros(256)
+        self._contexts, self._grams = np.zeros(_CONTEXTS, np.float32), np.zeros(_CONTEXTS, np.float32)
+
+    def add(self, text: bytes) -> None:
+        """Counts a text."""
         x = np.frombuffer(text, np.uint8)
-        self._pairs = np.bincount(self._pair(x), minlength=1 << 16).reshape(256, 256).astype(np.float64)
-        self._after = self._pairs.sum(axis=1)
-        context, gram = self._hashed(x)
-        self._contexts = np.bincount(context, minlength=_CONTEXTS).astype(np.float32)
-        self._grams = np.bincount(gram, minlength=_CONTEXTS).astype(np.float32)
+        if len(x) < 4:
+            return
+        pairs = np.bincount(self._pair(x), minlength=1 << 16).reshape(256, 256)
+        self._pairs += pairs
+        self._after += pairs.sum(axis=1)
+        for counts, buckets in zip((self._contexts, self._grams), self._hashed(x), strict=True):
+            at, number = np.unique(buckets, return_counts=True)
+            counts[at] += number
 
     @staticmethod
     def _pair(x: np.ndarray) -> np.ndarray:

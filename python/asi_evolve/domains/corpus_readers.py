@@ -1,17 +1,20 @@
-"""Users' corpora: JSON Lines, Parquet, text files and folders of them."""
+"""Users' corpora: JSON Lines, Parquet, text files, folders of them, and datasets saved to disk, read as a stream."""
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from asi_evolve.errors import CorpusError
 
-ALLOWED = "a .jsonl, .parquet, .txt or .md file, or a folder of them"
+ALLOWED = "a .jsonl(.gz), .parquet, .txt or .md file, a folder of them, or a folder that datasets.save_to_disk wrote"
 _TEXT = (".txt", ".md", ".rst", ".text")
+_LINES = (".jsonl", ".jsonl.gz", ".json.gz")
+_BLOCK = 1 << 24  # bytes of a text file in memory
 _MAX_REPORTED = 20
 
 
@@ -45,33 +48,53 @@ def read(path: Path, text_field: str, skipped: Skipped) -> Iterator[tuple[str, s
     if not path.exists():
         raise CorpusError(f"corpus: {path}: no such file or folder; give {ALLOWED}")
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    known = [p for p in files if p.suffix in (".jsonl", ".parquet", *_TEXT)]
+    known = [p for p in files if _kind(p)]
     if not known:
         raise CorpusError(f"corpus: {path}: nothing to read; give {ALLOWED}")
     for file in known:
-        source = file.relative_to(path).parts[0] if path.is_dir() else file.stem
-        source = source.removesuffix(file.suffix)
+        kind = _kind(file)
+        source = file.relative_to(path).parts[0] if path.is_dir() else file.name
+        source = path.name if kind == ".arrow" and source == file.name else source.removesuffix(kind)
         try:
-            if file.suffix == ".jsonl":
+            if kind in _LINES:
                 yield from _jsonl(file, source, text_field, skipped)
-            elif file.suffix == ".parquet":
-                yield from _parquet(file, source, text_field, skipped)
+            elif kind in (".parquet", ".arrow"):
+                yield from _table(file, kind, source, text_field, skipped)
             else:
                 yield from _text(file, source, skipped)
-        except OSError as error:
-            raise CorpusError(f"corpus: {file}: {error.strerror or error}") from None
+        except (OSError, EOFError, gzip.BadGzipFile) as error:
+            raise CorpusError(f"corpus: {file}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _kind(path: Path) -> str:
+    """The ending that says how a file is read; "" if it is not."""
+    if path.suffix == ".arrow":  # of a dataset saved to disk; other Arrow files there are caches
+        return ".arrow" if (path.parent / "state.json").exists() and path.name.startswith("data-") else ""
+    endings = (*_LINES, ".parquet", *_TEXT)
+    return next((e for e in endings if path.name.endswith(e)), "")
 
 
 def _text(file: Path, source: str, skipped: Skipped) -> Iterator[tuple[str, str]]:
-    try:
-        yield source, file.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        skipped.add(str(file), f"byte {error.start} is not UTF-8")
+    """In blocks that end with a line, so that a file may be larger than memory."""
+    at, rest = 0, b""
+    with file.open("rb") as data:
+        while True:
+            block = data.read(_BLOCK)
+            end = (block.rfind(b"\n") + 1 or len(block)) if len(block) == _BLOCK else len(block)
+            piece, rest = rest + block[:end], block[end:]
+            if piece:
+                try:
+                    yield source, piece.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    skipped.add(str(file), f"byte {at + error.start} is not UTF-8")
+            at += len(piece)
+            if len(block) < _BLOCK:
+                return
 
 
 def _jsonl(file: Path, source: str, text_field: str, skipped: Skipped) -> Iterator[tuple[str, str]]:
     good = 0
-    with file.open("rb") as lines:
+    with cast(IO[bytes], (gzip.open if file.suffix == ".gz" else open)(file, "rb")) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -93,27 +116,30 @@ def _jsonl(file: Path, source: str, text_field: str, skipped: Skipped) -> Iterat
         )
 
 
-def _parquet(file: Path, source: str, text_field: str, skipped: Skipped) -> Iterator[tuple[str, str]]:
+def _table(file: Path, kind: str, source: str, text_field: str, skipped: Skipped) -> Iterator[tuple[str, str]]:
     try:
         import pyarrow
         import pyarrow.parquet as pq
     except ImportError:
         raise CorpusError(
-            f"corpus: {file}: reading Parquet needs pyarrow: pip install asi-evolve-engine[parquet]"
+            f"corpus: {file}: reading {kind} needs pyarrow: pip install asi-evolve-engine[parquet]"
         ) from None
+    batches: Iterable[Any]
     try:
-        table: Any = pq.ParquetFile(file)
-        names = table.schema_arrow.names
-        if text_field not in names:
-            raise CorpusError(f"corpus: {file}: no column {text_field!r}; its columns: {', '.join(names)}")
-        columns = [text_field, *(["source"] if "source" in names else [])]
-        at = 0
-        for batch in table.iter_batches(columns=columns):
-            for row in batch.to_pylist():
-                at += 1
-                if isinstance(row[text_field], str):
-                    yield str(row.get("source") or source), row[text_field]
-                else:
-                    skipped.add(f"{file}: row {at}", f"no text in column {text_field!r}")
+        with file.open("rb") as opened:
+            table: Any = pq.ParquetFile(opened) if kind == ".parquet" else pyarrow.ipc.open_stream(opened)
+            names = table.schema_arrow.names if kind == ".parquet" else table.schema.names
+            if text_field not in names:
+                raise CorpusError(f"corpus: {file}: no column {text_field!r}; its columns: {', '.join(names)}")
+            columns = [text_field, *(["source"] if "source" in names else [])]
+            batches = table.iter_batches(columns=columns) if kind == ".parquet" else table
+            at = 0
+            for batch in batches:
+                for row in batch.select(columns).to_pylist():
+                    at += 1
+                    if isinstance(row[text_field], str):
+                        yield str(row.get("source") or source), row[text_field]
+                    else:
+                        skipped.add(f"{file}: row {at}", f"no text in column {text_field!r}")
     except pyarrow.ArrowException as error:
-        raise CorpusError(f"corpus: {file}: not a readable Parquet file: {error}") from None
+        raise CorpusError(f"corpus: {file}: not a readable {kind} file: {error}") from None

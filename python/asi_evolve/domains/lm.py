@@ -23,7 +23,8 @@ from asi_evolve.domain import BenchmarkBase, ParametricDomain, Stage
 from asi_evolve.domains import lm_judge
 from asi_evolve.domains.algorithm import AlgorithmDomain
 from asi_evolve.domains.architecture import ArchitectureDomain, model_files
-from asi_evolve.domains.corpus import Corpus, OnProgress, open_corpus
+from asi_evolve.domains.corpus import Corpus, open_corpus
+from asi_evolve.domains.corpus_build import OnProgress
 from asi_evolve.domains.corpus_statistics import NAMES
 from asi_evolve.domains.data import DataDomain, Selection, select, uses_code
 from asi_evolve.domains.data.pipeline import LIKE_REFERENCE, passes
@@ -33,6 +34,7 @@ from asi_evolve.execution import Limits, Result, Sandbox, progress
 from asi_evolve.execution.limits import MEBIBYTE
 
 _KINDS = {"timeout": "timeout", "memory": "memory", "protocol": "protocol", "crash": "crash", "error": "crash"}
+CURATED_AT_ONCE = 1 << 26  # bytes of documents sent to a sandbox
 _ENTRY = "from asi_evolve.domains.{module} import {name}\n"
 
 
@@ -44,7 +46,7 @@ class LanguageModelBenchmark(BenchmarkBase):
     the training process, MiB.
 
     Args:
-        corpus: JSON Lines, Parquet or text of your own; None for the text of this Python installation.
+        corpus: JSON Lines, Parquet, text or a dataset saved to disk; None for the text of this Python installation.
         cache: directory for the prepared corpus.
         text_field: field or column of the corpus that holds the text.
         full_steps: optimiser steps of the full stage at ``batch_size``; smaller budgets take a share of them.
@@ -103,10 +105,17 @@ class LanguageModelBenchmark(BenchmarkBase):
         """Builds or checks the corpus. Raises CorpusError."""
         self.corpus()
 
+    def notes(self) -> list[str]:
+        """The corpus: size, copies, decontamination, rows that could not be read."""
+        return self.corpus().notes()
+
     def domains(self) -> list[ParametricDomain]:
         """Architecture, algorithm and data. With a corpus of the user's, its sources are parameters of the last; that
         may raise CorpusError."""
-        data = DataDomain() if self.options["corpus"] is None else DataDomain(self.corpus().sources)
+        data = DataDomain()
+        if self.options["corpus"] is not None:
+            corpus = self.corpus()
+            data = DataDomain(corpus.sources, corpus.languages)
         return [ArchitectureDomain(self.max_parameters), AlgorithmDomain(), data]
 
     def export(self, candidate: Candidate, target: Path) -> list[Path]:
@@ -196,6 +205,8 @@ class Evaluation:
         """What the data pipeline selects. Raises EvaluationFailure."""
         corpus, component = self.corpus, self.candidate.data
         statistics = {name: corpus.statistics[:, i] for i, name in enumerate(NAMES)}
+        if component.params["language"] != "any":
+            statistics["language"] = corpus.language
         if component.params["quality"] in LIKE_REFERENCE and component.params["quality_strength"]:
             try:
                 scores_like = corpus.reference_scores(component.params["reference"])
@@ -223,6 +234,16 @@ class Evaluation:
         """The code slots' answers for the documents that the built-in filters keep; nothing is kept of the others."""
         corpus = self.corpus
         documents = np.flatnonzero(candidates)
+        all_kept, all_scores = np.zeros(len(corpus), bool), np.zeros(len(corpus))
+        sizes = corpus.offsets[documents + 1] - corpus.offsets[documents]
+        # In batches, each in a fresh sandbox: what is sent is in memory, and the pool may be larger.
+        batch = np.cumsum(sizes) // CURATED_AT_ONCE
+        for part in np.split(documents, np.flatnonzero(np.diff(batch)) + 1):
+            all_kept[part], all_scores[part] = self._code_answers(part)
+        return all_kept, all_scores
+
+    def _code_answers(self, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        corpus = self.corpus
         sizes = corpus.offsets[documents + 1] - corpus.offsets[documents]
         pieces = [corpus.text[corpus.offsets[i] : corpus.offsets[i + 1]] for i in documents]
         inputs = {
@@ -240,9 +261,7 @@ class Evaluation:
             raise EvaluationFailure("non-finite", "score: NaN or infinity")
         if (scores < 0).any():
             raise EvaluationFailure("invalid", "score: negative; it has to be at least 0")
-        all_kept, all_scores = np.zeros(len(corpus), bool), np.zeros(len(corpus))
-        all_kept[documents], all_scores[documents] = kept, scores
-        return all_kept, all_scores
+        return kept, scores
 
     # -- B ------------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ _PROVIDED = frozenset(
 _COPIED = {  # modules of the engine that need numpy alone and are exported as they are
     "curation/statistics.py": "corpus_statistics.py",
     "curation/dedup.py": "corpus_dedup.py",
+    "curation/language.py": "corpus_language.py",  # imports py3langid where a pipeline asks for a language
     "curation/quality.py": "corpus_quality.py",
     "curation/windows.py": "data/windows.py",
 }

@@ -54,9 +54,10 @@ class DataDomain(ParametricDomain):
 
     Args:
         sources: names of the corpus's sources; each gets a weight. Default: those of the default corpus.
+        languages: ISO 639-1 codes that documents can be restricted to.
     """
 
-    def __init__(self, sources: Sequence[str] = tuple(SHARES)) -> None:
+    def __init__(self, sources: Sequence[str] = tuple(SHARES), languages: Sequence[str] = ("en",)) -> None:
         self.sources = tuple(sources)
         parameters = [
             Choice("deduplicate", ("none", "exact", "near"), doc="drop copies, or near-copies too"),
@@ -66,6 +67,7 @@ class DataDomain(ParametricDomain):
             Choice("max_symbol", (1.0, 0.3, 0.2, 0.1, 0.05), doc="drop documents with a larger share of punctuation"),
             Choice("max_repeated_lines", (1.0, 0.5, 0.3, 0.2, 0.1), doc="drop documents that repeat their lines more"),
             Choice("min_stop_words", (0.0, 0.05, 0.1, 0.2, 0.3), doc="drop documents with fewer common English words"),
+            Choice("language", ("any", *languages), doc="keep documents of one language, as far as it can be told"),
             Choice("rules", RULES, doc="published rules for web text, on top of the filters above"),
             Choice("quality", QUALITIES, doc="score that weights documents; prose favours English sentences"),
             Choice("reference", self.sources, doc="the source that classifier and likelihood compare with"),
@@ -82,7 +84,7 @@ class DataDomain(ParametricDomain):
         ]
         start = {"deduplicate": "none", "min_bytes": 0, "min_alpha": 0.0, "max_digit": 1.0, "max_symbol": 1.0}
         start |= {"max_repeated_lines": 1.0, "min_stop_words": 0.0, "quality": "none", "quality_strength": 0.0}
-        start |= {"max_repeats": 0, "order": "random", "rules": "none", "reference": self.sources[0]}
+        start |= {"max_repeats": 0, "order": "random", "rules": "none", "language": "any", "reference": self.sources[0]}
         start |= {"temperature": 1.0, **{f"weight_{name}": 1.0 for name in sources}}
         super().__init__("data", parameters, start, FILES, _DOC)
 

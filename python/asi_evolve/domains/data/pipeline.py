@@ -30,7 +30,7 @@ class Selection:
 
 
 def passes(statistics: Mapping[str, np.ndarray], params: Mapping[str, Any]) -> np.ndarray:
-    """The heuristic filters: bool[documents]. ``statistics`` has a float array per name."""
+    """The heuristic filters: bool[documents]. ``statistics`` has an array per name, see :func:`select`."""
     keep: np.ndarray = statistics["bytes"] >= params["min_bytes"]
     keep &= statistics["alpha"] >= params["min_alpha"]
     keep &= statistics["digit"] <= params["max_digit"]
@@ -38,6 +38,8 @@ def passes(statistics: Mapping[str, np.ndarray], params: Mapping[str, Any]) -> n
     keep &= statistics["repeated_lines"] <= params["max_repeated_lines"]
     keep &= statistics["stop_words"] >= params["min_stop_words"]
     keep &= rules(statistics, params["rules"])
+    if params["language"] != "any":
+        keep &= statistics["language"] == params["language"]
     return keep
 
 
@@ -65,7 +67,7 @@ def rules(s: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 
 def quality(statistics: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """A quality score per document, standardised to mean 0 and deviation 1 over the pool: float64[documents]."""
-    s = {k: np.asarray(v, np.float64) for k, v in statistics.items()}
+    s = {k: np.asarray(v, np.float64) for k, v in statistics.items() if k != "language"}
     if name == "prose":  # English sentences: function words, ends of sentences, words of a usual length
         score = 4 * s["stop_words"] + s["sentences"] - 0.1 * np.abs(s["word_length"] - 5)
     elif name == "letters":
@@ -110,7 +112,8 @@ def select(
 
     Args:
         statistics: per name a float array [documents], see :mod:`asi_evolve.domains.corpus_statistics`; for a quality
-            of :data:`LIKE_REFERENCE` also its scores under its name, see :mod:`asi_evolve.domains.corpus_quality`.
+            of :data:`LIKE_REFERENCE` also its scores under its name, see :mod:`asi_evolve.domains.corpus_quality`;
+            under ``language`` str[documents], ISO 639-1 codes, needed unless the parameter is "any".
         source_ids: int[documents] into ``sources``.
         sources: names of the sources.
         exact_groups, near_groups: duplicate clusters.

@@ -20,6 +20,7 @@ if str(HERE) not in sys.path:
 
 from curation.dedup import near_groups, shingles  # noqa: E402
 from curation.filter import filter as keep  # noqa: E402
+from curation.language import LanguageId  # noqa: E402
 from curation.pipeline import LIKE_REFERENCE, Selection, passes, select  # noqa: E402
 from curation.quality import reference_scores  # noqa: E402
 from curation.score import score  # noqa: E402
@@ -77,9 +78,12 @@ def curate(pool, params=None):
     """Runs the pipeline on a pool: the documents kept and how often each is drawn. ValueError: none is kept."""
     params = PARAMS if params is None else params
     count = len(pool.offsets) - 1
+    language = LanguageId() if params["language"] != "any" else None
     texts = [pool.text[pool.offsets[i] : pool.offsets[i + 1]].tobytes() for i in range(count)]
     table = np.array([statistics(t) for t in texts], np.float32)
     columns = {name: table[:, i] for i, name in enumerate(NAMES)}
+    if params["language"] != "any":
+        columns["language"] = np.array([language(t) for t in texts])
     if params["quality"] in LIKE_REFERENCE and params["quality_strength"]:
         if params["reference"] not in pool.sources:
             raise ValueError(f"reference: no documents of source {params['reference']!r}")
