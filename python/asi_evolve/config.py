@@ -98,6 +98,10 @@ class SandboxConfig(_Section):
     level: Literal["auto", "bubblewrap", "landlock", "none"] = Field("auto", description="`none` contains nothing")
     memory_mb: int = Field(4096, ge=64, description="memory limit of one candidate process, MiB")
     processes: int = Field(64, ge=1, description="process and thread limit")
+    devices: list[str] = Field(
+        default_factory=list,
+        description="device nodes that candidates may use, such as /dev/nvidia0 and /dev/nvidiactl",
+    )
 
 
 class Config(_Section):

@@ -157,6 +157,7 @@ class Engine:
                     sandbox_level=self.config.sandbox.level,
                     memory_mb=self.config.sandbox.memory_mb,
                     processes=self.config.sandbox.processes,
+                    devices=self.config.sandbox.devices,
                 )
                 llm = connect(self.config.llm, str(directory.path / "llm.log"))
                 campaign = Campaign(self.config, self.benchmark, store, llm, pool, self._observers)

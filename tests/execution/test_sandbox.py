@@ -571,3 +571,19 @@ def test_works_as_an_ordinary_user():
         check=False,
     )
     assert "value=7" in out.stdout, out.stderr
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_device_is_passed_through_only_when_asked_for(level):
+    device = next((d for d in ("/dev/fuse", "/dev/kvm", "/dev/rtc0", "/dev/hwrng") if os.access(d, os.R_OK)), None)
+    if device is None:
+        pytest.skip("no device node of the right kind here")
+    source = "import os\ndef f(path):\n    os.close(os.open(path, os.O_RDONLY))\n    return True"
+    assert not Sandbox(level, Limits(wall_seconds=20)).run(source, "f", {"path": device}).ok
+    assert Sandbox(level, Limits(wall_seconds=20), [device]).run(source, "f", {"path": device}).value is True
+
+
+def test_what_is_no_device_is_refused(tmp_path):
+    for path, what in (("/dev/no-such-device", "No such file"), ("/etc/passwd", "only character devices")):
+        with pytest.raises(ConfigError, match=rf"sandbox\.devices: {path}: {what}"):
+            Sandbox("none", devices=[path])

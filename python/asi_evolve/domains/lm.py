@@ -56,6 +56,10 @@ class LanguageModelBenchmark(BenchmarkBase):
         threads: CPU threads of a training process.
         data_seed: of the held-out windows, and of the draws of training bytes together with the evaluation's seed.
         max_parameters: larger models are refused.
+        device: ``cpu`` or ``cuda`` (all GPUs that ``sandbox.devices`` of the configuration lets in).
+        dtype: of training: ``float32``, or ``bfloat16`` / ``float16`` by torch.autocast. The judge reads in float32.
+        accumulate: parts of a batch that a process takes one after the other.
+        processes: data-parallel processes of one training, each with ``threads`` and, on ``cuda``, a GPU.
     """
 
     metric = "bits_per_byte"
@@ -76,6 +80,10 @@ class LanguageModelBenchmark(BenchmarkBase):
         threads: int = 1,
         data_seed: int = 0,
         max_parameters: int = 600_000,
+        device: Literal["cpu", "cuda"] = "cpu",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        accumulate: int = 1,
+        processes: int = 1,
     ) -> None:
         self.options: Mapping[str, Any] = {
             "corpus": corpus,
@@ -88,13 +96,21 @@ class LanguageModelBenchmark(BenchmarkBase):
             "threads": threads,
             "data_seed": data_seed,
             "max_parameters": max_parameters,
+            "device": device,
+            "dtype": dtype,
+            "accumulate": accumulate,
+            "processes": processes,
         }
+        for name, allowed in (("device", ("cpu", "cuda")), ("dtype", ("float32", "bfloat16", "float16"))):
+            if self.options[name] not in allowed:
+                raise TypeError(f"{name}: {self.options[name]!r} is not one of {', '.join(allowed)}")
         for name, value in self.options.items():
             if isinstance(value, int) and value < (0 if name == "data_seed" else 1):
                 raise TypeError(f"{name}: {value!r} is too small")
         self.full_steps, self.batch_size, self.length = full_steps, batch_size, sequence_length
         self.held_out_windows, self.threads, self.data_seed = held_out_windows, threads, data_seed
         self.max_parameters = max_parameters
+        self.spread = {"device": device, "dtype": dtype, "accumulate": accumulate, "processes": processes}
 
     def corpus(self, on_progress: OnProgress | None = None) -> Corpus:
         """The corpus, built at the first call on this machine (about half a minute). Raises CorpusError."""
@@ -291,6 +307,7 @@ class Evaluation:
             "seed": self.seed,
             "threads": b.threads,
             "limit": b.max_parameters,
+            "spread": b.spread,
         }
         files = {**model_files(self.candidate.architecture), **self.training_files()}
         result = self.run("train", inputs, files, 16 * b.max_parameters + (1 << 20), (0.1, 0.85))
@@ -339,6 +356,7 @@ class Evaluation:
                 "inputs": inputs,
                 "threads": b.threads,
                 "count": count,
+                "device": b.spread["device"],
             }
             value = self.run("infer", request, files, size, (0.85, 1.0)).value
             return value if isinstance(value, dict) else {}

@@ -179,6 +179,7 @@ class _JointEvaluation(Evaluation):
             "updates": updates,
             "seed": self.seed,
             "threads": b.threads,
+            "device": b.spread["device"],
         }
         files |= model_files(self.candidate.architecture)
         result = self.run("tune", inputs, files, 16 * b.max_parameters + (1 << 20), (0.6, 0.85), module=_MODULE)
@@ -195,6 +196,7 @@ class _JointEvaluation(Evaluation):
             "prompts": lm_tasks.prompts(held_out, b.prompt_length, rng),
             "length": b.length,
             "threads": b.threads,
+            "device": b.spread["device"],
         }
         files = model_files(self.candidate.architecture)
         answer = self.run("complete", inputs, files, 1 << 20, (0.85, 0.9), module=_MODULE).value

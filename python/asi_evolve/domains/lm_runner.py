@@ -51,6 +51,7 @@ def train(
     seed: int,
     threads: int,
     limit: int,
+    spread: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Builds the model, checks it, trains it.
 
@@ -60,36 +61,62 @@ def train(
         seed: of the initial weights and of whatever the candidate draws.
         threads: of torch.
         limit: parameters at most.
+        spread: ``device``, ``dtype``, ``accumulate``, see :class:`training.Spread`, and ``processes``.
 
     Returns:
         ``weights``: float32 array by name; or ``invalid`` / ``non_finite``: why there are none.
     """
     import torch
 
+    from asi_evolve.domains import lm_parallel
     from asi_evolve.domains.algorithm import training
 
-    model = _model(architecture, windows.shape[1] - 1, seed, threads)
-    auxiliary = importlib.import_module("loss").auxiliary_loss
-    problem = _check(model, torch.from_numpy(windows[:2]).long(), spec, auxiliary, limit)
-    if problem:
-        return {"invalid": problem}
-    torch.manual_seed(seed)
-    try:
-        training.train(model, torch.from_numpy(windows), spec, auxiliary, _report)
-    except FloatingPointError as error:
-        return {"non_finite": str(error)}
-    return {"weights": {name: t.detach().numpy() for name, t in _state(model)}}
+    spread = dict(spread or {})
+    size = int(spread.pop("processes", 1))
+
+    def work(rank: int, total: lm_parallel.Total | None) -> dict[str, Any]:
+        own = {**spread, "device": _device(spread.get("device", "cpu"), rank), "rank": rank, "size": size}
+        model = _model(architecture, windows.shape[1] - 1, seed, threads)
+        auxiliary = importlib.import_module("loss").auxiliary_loss
+        problem = _check(model, torch.from_numpy(windows[:2]).long(), spec, auxiliary, limit)
+        if problem:
+            return {"invalid": problem}
+        torch.manual_seed(seed)
+        report = _report if rank == 0 else None
+        try:
+            training.train(
+                model, torch.from_numpy(windows), spec, auxiliary, report, training.Spread(**own, total=total)
+            )
+        except FloatingPointError as error:
+            return {"non_finite": str(error)}
+        return {"weights": {name: t.detach().cpu().numpy() for name, t in _state(model)}}
+
+    if size == 1:
+        return work(0, None)
+    return dict(lm_parallel.together(size, limit + 1, work))
+
+
+def _device(name: str, rank: int) -> str:
+    """The device of a process: GPUs are given out in turn."""
+    import torch
+
+    return f"cuda:{rank % torch.cuda.device_count()}" if name == "cuda" else name
 
 
 def infer(
-    architecture: Mapping[str, Any], weights: Mapping[str, np.ndarray], inputs: np.ndarray, threads: int, count: bool
+    architecture: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray],
+    inputs: np.ndarray,
+    threads: int,
+    count: bool,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Logits of windows by trained weights.
 
     Args:
         architecture: parameters. weights: what :func:`train` returned.
         inputs: uint8 (windows, n).
-        threads: of torch.
+        threads: of torch. device: of torch.
         count: also count floating-point operations.
 
     Returns:
@@ -104,15 +131,15 @@ def infer(
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(torch.from_numpy(weights[name].copy()))
-    model.eval()
-    tokens = torch.from_numpy(inputs).long()
+    model.to(device).eval()
+    tokens = torch.from_numpy(inputs).long().to(device)
     answer: dict[str, Any] = {}
     if count:
         answer["flops_per_token"] = _flops(model, tokens[:1])
     parts = []
     with torch.no_grad():
         for start in range(0, len(tokens), 32):
-            parts.append(model(tokens[start : start + 32]).float().numpy())
+            parts.append(model(tokens[start : start + 32]).float().cpu().numpy())
     answer["logits"] = np.concatenate(parts)
     return answer
 

@@ -36,6 +36,7 @@ def tune(
     updates: int,
     seed: int,
     threads: int,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Trains a model further with the rewards of tasks.
 
@@ -47,50 +48,58 @@ def tune(
             when they run out.
         length: longest sequence of the model.
         updates: rollouts, each followed by ``epochs`` passes over it.
-        seed: of the draws. threads: of torch.
+        seed: of the draws. threads: of torch. device: of torch.
 
     Returns:
         ``weights`` as given, and ``reward`` float64 (updates,), the mean reward of each rollout; or ``non_finite``.
     """
-    model = _load(architecture, weights, length, threads)
+    model = _load(architecture, weights, length, threads, device)
     torch.manual_seed(seed)
     graph = graph_of_files({name: Path(name).read_text(encoding="utf-8") for name in files})
     shared = {"learning_rate": params["learning_rate"], "gamma": 1.0, "lam": params["lam"], "max_grad_norm": 1.0}
-    tuner = _Tuner(model, graph.compile(shared), set(graph.batch_names()), params, seed)
+    with torch.device(device):
+        tuner = _Tuner(model, graph.compile(shared), set(graph.batch_names()), params, seed, device)
     rewards = []
     for update in range(updates):
         first = update * tuner.prompts
         index = np.arange(first, first + tuner.prompts) % len(prompts)
         try:
-            rewards.append(tuner.update(prompts[index], answers[index], update / updates))
+            with torch.device(device):
+                rewards.append(tuner.update(prompts[index], answers[index], update / updates))
         except FloatingPointError as error:
             return {"non_finite": str(error)}
         progress((update + 1) / updates, f"reward {rewards[-1]:.2f} in tuning")
     return {
-        "weights": {name: t.detach().numpy().copy() for name, t in _state(model)},
+        "weights": {name: t.detach().cpu().numpy().copy() for name, t in _state(model)},
         "reward": np.array(rewards, np.float64),
     }
 
 
 def complete(
-    architecture: Mapping[str, Any], weights: Mapping[str, np.ndarray], prompts: np.ndarray, length: int, threads: int
+    architecture: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray],
+    prompts: np.ndarray,
+    length: int,
+    threads: int,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """The likeliest continuation of each prompt: ``answers`` uint8 (prompts, ANSWER)."""
-    model = _load(architecture, weights, length, threads)
+    model = _load(architecture, weights, length, threads, device)
     model.eval()
-    with torch.no_grad():
-        parts = [
-            _generate(model, torch.from_numpy(prompts[i : i + 64]).long(), None) for i in range(0, len(prompts), 64)
-        ]
-    return {"answers": torch.cat(parts)[:, -ANSWER:].numpy().astype(np.uint8)}
+    rows = torch.from_numpy(prompts).long().to(device)
+    with torch.no_grad(), torch.device(device):
+        parts = [_generate(model, part, None) for part in torch.split(rows, 64)]
+    return {"answers": torch.cat(parts)[:, -ANSWER:].cpu().numpy().astype(np.uint8)}
 
 
-def _load(architecture: Mapping[str, Any], weights: Mapping[str, np.ndarray], length: int, threads: int) -> Any:
+def _load(
+    architecture: Mapping[str, Any], weights: Mapping[str, np.ndarray], length: int, threads: int, device: str
+) -> Any:
     model = _model(architecture, length, 0, threads)
     with torch.no_grad():
         for name, tensor in _state(model):
             tensor.copy_(torch.from_numpy(weights[name].copy()))
-    return model
+    return model.to(device)
 
 
 def _generate(model: Any, tokens: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -109,14 +118,15 @@ class _Tuner:
     """Rollouts of completions, and updates by a compiled graph. T is ANSWER, N prompts times completions of each."""
 
     def __init__(
-        self, model: Any, compiled: CompiledLoss, names: set[str], params: Mapping[str, Any], seed: int
+        self, model: Any, compiled: CompiledLoss, names: set[str], params: Mapping[str, Any], seed: int, device: str
     ) -> None:
+        self.device = device
         self.model, self.compiled, self.params = model, compiled, params
         self.prompts, self.group = int(params["prompts"]), int(params["group"])
         self.reference = copy.deepcopy(model) if names & {"reference_policy", "reference_log_probs"} else None
         self.value = nn.Linear(model.head.in_features, 1)  # of a prefix; used by graphs with a critic
         nn.init.zeros_(self.value.weight)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed)
         trained = [p for p in (*model.parameters(), *self.value.parameters()) if p.requires_grad]
         self.weights = torch.cat([p.detach().reshape(-1) for p in trained])
         self.gradient = torch.zeros_like(self.weights)
@@ -137,10 +147,11 @@ class _Tuner:
     @torch.no_grad()
     def rollout(self, prompts: np.ndarray, answers: np.ndarray, share: float) -> tuple[dict[str, Tensor], Tensor]:
         self.model.eval()
-        start = torch.from_numpy(prompts).long().repeat_interleave(self.group, 0)
+        start = torch.from_numpy(prompts).long().to(self.device).repeat_interleave(self.group, 0)
         tokens = _generate(self.model, start, self.generator)
         given = tokens[:, -ANSWER:]
-        right = torch.from_numpy(right_bytes(given.numpy(), np.repeat(answers, self.group, 0))).float()
+        shares = right_bytes(given.cpu().numpy(), np.repeat(answers, self.group, 0))
+        right = torch.from_numpy(shares).float().to(self.device)
         reward = (1 - _EXACT) * right + _EXACT * (right == 1)
         # An answer ends with its line, or with the last byte there is.
         ended = (given == _END).long()

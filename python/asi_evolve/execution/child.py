@@ -41,7 +41,7 @@ def main(request_fd: int, result_fd: int, parent: int) -> None:
         exchange.connect(lambda question: _ask(request_fd, result_fd, question))
     try:
         if request["level"] == "landlock":
-            _landlock(request["readable"], request["listable"], os.getcwd())
+            _landlock(request["readable"], request["listable"], request["devices"], os.getcwd())
         value = _call(request["source"], request["entry"], request["inputs"])
         frame = frames.encode("result", value)
     except BaseException as error:
@@ -133,12 +133,12 @@ def _limit(limits: Mapping[str, int]) -> None:
         resource.setrlimit(number, (top, top + 1 if name == "RLIMIT_CPU" and top == value else top))
 
 
-def _landlock(readable: Sequence[str], listable: Sequence[str], scratch: str) -> None:
+def _landlock(readable: Sequence[str], listable: Sequence[str], given: Sequence[str], scratch: str) -> None:
     from asi_evolve.execution import landlock, seccomp
 
     devices = ["/dev/null", "/dev/zero", "/dev/full"]
     system = ["/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/sys/devices/system/cpu"]
-    landlock.restrict([*readable, *system, "/dev/urandom", "/dev/random"], [scratch, *devices], listable)
+    landlock.restrict([*readable, *system, "/dev/urandom", "/dev/random"], [scratch, *devices, *given], listable)
     seccomp.load()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import stat
 import sys
 import sysconfig
 import threading
@@ -153,6 +154,18 @@ def import_paths() -> list[str]:
 
     parents = [os.path.dirname(p) for p in asi_evolve.__path__]
     return list(dict.fromkeys(parents))
+
+
+def checked_devices(paths: Sequence[str]) -> list[str]:
+    """Device nodes as given. Raises ConfigError for what is not one."""
+    for path in paths:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError as error:
+            raise ConfigError(f"sandbox.devices: {path}: {error.strerror}") from None
+        if not stat.S_ISCHR(mode) or not path.startswith("/dev/"):
+            raise ConfigError(f"sandbox.devices: {path}: only character devices under /dev, such as /dev/nvidia0")
+    return list(paths)
 
 
 def without(paths: Sequence[str], hidden: Sequence[str]) -> tuple[list[str], list[str]]:

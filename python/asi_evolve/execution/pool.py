@@ -17,7 +17,7 @@ from asi_evolve.domain import Stage
 from asi_evolve.errors import FAILURE_KINDS, ConfigError, EvaluationFailure
 from asi_evolve.execution import evaluator, frames, levels
 from asi_evolve.execution.limits import MEBIBYTE, Limits, Status
-from asi_evolve.execution.sandbox import SETTINGS, Sandbox
+from asi_evolve.execution.sandbox import SETTINGS, Sandbox, settings
 from asi_evolve.execution.supervise import OnProgress, supervise
 
 _KINDS: dict[Status, str] = {
@@ -84,11 +84,12 @@ class LocalPool:
         memory_mb: memory limit of one candidate process tree, MiB.
         processes: process and thread limit of one candidate.
         threads: threads of the numerical libraries in one evaluation.
+        devices: device nodes that candidates may use.
 
     A benchmark with a true attribute ``inline`` is trusted and fast: it is run in a thread of this process.
 
     Raises:
-        ConfigError: the sandbox level does not work here, or an inline benchmark cannot be built.
+        ConfigError: the sandbox level does not work here, a device is not there, an inline benchmark cannot be built.
     """
 
     def __init__(
@@ -102,12 +103,14 @@ class LocalPool:
         memory_mb: int = 4096,
         processes: int = 64,
         threads: int = 1,
+        devices: Sequence[str] = (),
     ) -> None:
         if isolation not in ("sandbox", "judge"):
             raise ConfigError(f"benchmark.isolation: {isolation!r} is not one of sandbox, judge")
         from asi_evolve.benchmarks import load_benchmark
 
         self._benchmark, self._options, self._isolation = benchmark, dict(options), isolation
+        self._devices = levels.checked_devices(devices)
         self._memory, self._processes, self._threads = memory_mb * MEBIBYTE, processes, threads
         self._inline: Any = None
         if not benchmark.rpartition(":")[0].endswith(".py"):  # a script is not run again inside its own process
@@ -178,7 +181,7 @@ class LocalPool:
         self, request: dict[str, Any], time_limit: float, on_progress: OnProgress | None
     ) -> EvaluationOutcome:
         assert self.level is not None
-        sandbox = Sandbox(self.level, self._limits(time_limit))
+        sandbox = Sandbox(self.level, self._limits(time_limit), self._devices)
         result = sandbox.run(
             "import sys\ndef run(request):\n"
             "    sys.path[1:1] = [p for p in request['path'] if p not in sys.path]\n"
@@ -199,13 +202,13 @@ class LocalPool:
         self, request: dict[str, Any], time_limit: float, on_progress: OnProgress | None
     ) -> EvaluationOutcome:
         assert self.level is not None
-        settings = f"{self.level}:{self._memory >> 20}:{self._processes}"
+        given = settings(self.level, self._memory >> 20, self._processes, self._devices)
         ending = supervise(
             lambda a, b: [sys.executable, "-m", "asi_evolve.execution.evaluator", str(a), str(b), str(os.getpid())],
             frames.encode("request", request),
             self._limits(time_limit),
             # The judge is trusted; what it needs of the environment is its own affair.
-            env={**os.environ, "PYTHONPATH": _python_path(), "PYTHONHASHSEED": "0", SETTINGS: settings},
+            env={**os.environ, "PYTHONPATH": _python_path(), "PYTHONHASHSEED": "0", SETTINGS: given},
             on_progress=on_progress,
             cancel=self._cancel,
             watch_memory=False,  # each of its sandboxes has its own limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -18,7 +19,7 @@ from asi_evolve.execution.supervise import OnProgress, OnQuestion, supervise
 
 _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM", "BLIS", "TBB")
 _SCRATCH = "/tmp"
-SETTINGS = "ASI_EVOLVE_SANDBOX"  # level:memory_mb:processes, from the pool to benchmarks that start sandboxes
+SETTINGS = "ASI_EVOLVE_SANDBOX"  # from the pool to benchmarks that start sandboxes, see settings()
 _BOOT = (
     "import sys; sys.path[:1] = {path!r}; sys.path += [p for p in {more!r} if p not in sys.path]; "
     "from asi_evolve.execution.child import main; main({request}, {result}, {parent})"
@@ -32,9 +33,11 @@ class Sandbox:
         level: ``auto`` (the strongest that works here), ``bubblewrap``, ``landlock`` or ``none`` (contains nothing and
             must be asked for by name).
         limits: of every run.
+        devices: device nodes that the code may use besides the harmless ones, such as /dev/nvidia0. What a driver lets
+            its users do is then open to the code.
 
     Raises:
-        ConfigError: the level is unknown or does not work here.
+        ConfigError: the level is unknown or does not work here, or a device is not there.
 
     What holds at level ``bubblewrap``: no network, no file of the host but the read-only Python installation and what
     ``read_only`` names, no environment, no process of the host visible, no new privileges; a scratch directory of
@@ -46,10 +49,16 @@ class Sandbox:
     """
 
     def __init__(
-        self, level: str = "auto", limits: Limits | None = None, *, _resolved: levels.Level | None = None
+        self,
+        level: str = "auto",
+        limits: Limits | None = None,
+        devices: Sequence[str] = (),
+        *,
+        _resolved: levels.Level | None = None,
     ) -> None:
         self.level: levels.Level = _resolved or levels.resolve(level)
         self.limits = limits or Limits()
+        self.devices = levels.checked_devices(devices)
 
     @classmethod
     def configured(cls, limits: Limits | None = None) -> Sandbox:
@@ -59,15 +68,15 @@ class Sandbox:
             limits: with memory and process limits at most the configured ones.
         """
         limits = limits or Limits()
-        level, memory, processes = (os.environ.get(SETTINGS, "") or f"auto:{1 << 20}:{1 << 20}").split(":")
+        given = json.loads(os.environ.get(SETTINGS, "") or settings("auto", 1 << 20, 1 << 20, ()))
         limits = replace(
             limits,
-            memory_bytes=min(limits.memory_bytes, int(memory) * MEBIBYTE),
-            processes=min(limits.processes, int(processes)),
+            memory_bytes=min(limits.memory_bytes, given["memory_mb"] * MEBIBYTE),
+            processes=min(limits.processes, given["processes"]),
         )
         # The pool has already tried the level: no second probe in every evaluator.
-        known = next((known for known in levels.LEVELS if known == level), None)
-        return cls(level, limits, _resolved=known)
+        known = next((known for known in levels.LEVELS if known == given["level"]), None)
+        return cls(given["level"], limits, given["devices"], _resolved=known)
 
     def run(
         self,
@@ -122,6 +131,7 @@ class Sandbox:
             "limits": _rlimits(limits),
             "readable": readable,
             "listable": listable,
+            "devices": self.devices,
             "asks": on_question is not None,
         }
         extra: list[int] = []
@@ -140,7 +150,7 @@ class Sandbox:
                     parent=parent,
                 )
                 python = [sys.executable, "-s", "-B", "-c", boot]
-                return _bubblewrap(visible, masked, limits, extra) + python if bare else python
+                return _bubblewrap(visible, masked, self.devices, limits, extra) + python if bare else python
 
             ending = supervise(
                 command,
@@ -165,6 +175,13 @@ class Sandbox:
         return Result(
             ending.status, ending.value, ending.stdout.decode("utf-8", "replace"), stderr, ending.usage, error
         )
+
+
+def settings(level: str, memory_mb: int, processes: int, devices: Sequence[str]) -> str:
+    """What :meth:`Sandbox.configured` reads from the environment variable :data:`SETTINGS`."""
+    return json.dumps(
+        {"level": level, "memory_mb": memory_mb, "processes": processes, "devices": list(devices)}, sort_keys=True
+    )
 
 
 def _environment(limits: Limits, scratch: str) -> dict[str, str]:
@@ -203,13 +220,17 @@ def _memory_file(content: bytes) -> int:
     return descriptor
 
 
-def _bubblewrap(visible: Sequence[str], masked: Sequence[str], limits: Limits, filters: Sequence[int]) -> list[str]:
+def _bubblewrap(
+    visible: Sequence[str], masked: Sequence[str], devices: Sequence[str], limits: Limits, filters: Sequence[int]
+) -> list[str]:
     program = levels.bwrap_path()
     assert program is not None
     command = [program, "--die-with-parent", "--new-session"]
     command += ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
     command += ["--proc", "/proc", "--dev", "/dev"]
+    for path in devices:
+        command += ["--dev-bind", path, path]
     command += ["--size", str(limits.scratch_bytes), "--tmpfs", "/dev/shm"]
     command += ["--size", str(limits.scratch_bytes), "--perms", "0700", "--tmpfs", _SCRATCH]
     for path in levels.system_paths():

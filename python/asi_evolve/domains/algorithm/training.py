@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -128,12 +129,65 @@ def batches(windows: Tensor, batch_size: int) -> Iterator[Tensor]:
         yield windows[i * batch_size : (i + 1) * batch_size].long()
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How the work of a step is spread. But for rounding it changes nothing: a batch is cut into ``size * accumulate``
+    parts whose gradients are added. (An auxiliary loss that is no mean over rows sees the parts one by one.)
+
+    Attributes:
+        device: torch device of this process.
+        dtype: ``float32``, or ``bfloat16`` / ``float16``: torch.autocast, weights and optimiser stay float32.
+        accumulate: parts of a batch that one process takes one after the other.
+        rank, size: number of this process, and of all.
+        total: adds a float32 vector up over all processes, in place; needed when there are several.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    accumulate: int = 1
+    rank: int = 0
+    size: int = 1
+    total: Callable[[Tensor], None] | None = None
+
+    def autocast(self) -> Any:
+        """The context of forward passes."""
+        kind, low = torch.device(self.device).type, self.dtype != "float32"
+        return torch.autocast(kind, getattr(torch, self.dtype) if low else None, enabled=low)
+
+
+def _gradients(
+    model: Any, batch: Tensor, spec: Mapping[str, Any], auxiliary: AuxiliaryLoss | None, spread: Spread
+) -> float:
+    """Leaves the gradients of a batch, int64 (rows, n + 1), in the parameters; the loss."""
+    value = 0.0
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for p in parameters:
+        p.grad = None
+    for part in batch.chunk(spread.size * spread.accumulate)[spread.rank :: spread.size]:
+        rows = part.to(spread.device)
+        with spread.autocast():
+            hidden = model.features(rows[:, :-1])
+            logits = model.head(hidden)
+        loss = loss_terms(logits.float(), rows[:, 1:], hidden.float(), spec, auxiliary) * (len(part) / len(batch))
+        value += float(loss.detach())
+        loss.backward()  # type: ignore[no-untyped-call]
+    if spread.total is not None:
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([*(g.flatten() for g in gradients), gradients[0].new_tensor([value])])
+        spread.total(flat)
+        value = float(flat[-1])
+        for p, g in zip(parameters, torch.split(flat[:-1], [p.numel() for p in parameters]), strict=True):
+            p.grad = g.view_as(p)
+    return value
+
+
 def train(
     model: nn.Module,
     windows: Tensor,
     spec: Mapping[str, Any],
     auxiliary: AuxiliaryLoss | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
+    spread: Spread | None = None,
 ) -> None:
     """Trains the model in place on every window once.
 
@@ -143,10 +197,13 @@ def train(
         spec: see :class:`asi_evolve.domains.algorithm.TrainingSpec`.
         auxiliary: ``auxiliary_loss(logits, targets, hidden)`` of the candidate, or None.
         on_step: called with (step, steps, loss in nats per byte).
+        spread: over what the work is spread; this process and its CPU by default.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
+    spread = spread or Spread()
+    model.to(spread.device)
     optimizer = Optimizer(model, spec)
     parameters = optimizer.parameters
     decay = float(spec["ema"])
@@ -155,15 +212,9 @@ def train(
     steps = max(1, len(windows) // batch_size)
     model.train()
     for step, batch in enumerate(batches(windows, batch_size)):
-        hidden = model.features(batch[:, :-1])  # type: ignore[operator]
-        logits = model.head(hidden)  # type: ignore[operator]
-        loss = loss_terms(logits, batch[:, 1:], hidden, spec, auxiliary)
-        value = float(loss.detach())
+        value = _gradients(model, batch, spec, auxiliary, spread)
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value} at step {step} of {steps}")
-        for p in parameters:
-            p.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
         if spec["grad_clip"]:
             clip(parameters, float(spec["grad_clip"]))
         optimizer.step(float(spec["learning_rate"]) * schedule(spec["schedule"], step, steps, float(spec["warmup"])))
