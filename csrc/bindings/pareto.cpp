@@ -39,17 +39,31 @@ void gather(const py::array& F, std::size_t n, std::size_t m, const std::vector<
             std::vector<double>& out) {
     const auto* base = static_cast<const char*>(F.data());
     const py::ssize_t row = F.strides(0), column = F.strides(1);
-    for (std::size_t i = 0; i < n; ++i) {
-        for (std::size_t j = 0; j < m; ++j) {
-            T value;  // strides of a view may be unaligned for T
-            std::memcpy(&value,
-                        base + static_cast<py::ssize_t>(i) * row + static_cast<py::ssize_t>(j) * column,
-                        sizeof value);
-            const double v = static_cast<double>(value);
-            if (std::isnan(v)) fail_nan(i, j);
-            out[i * m + j] = negate[j] ? -v : v;
+    const auto at = [](const char* from) {
+        T value;  // strides of a view may be unaligned for T
+        std::memcpy(&value, from, sizeof value);
+        return static_cast<double>(value);
+    };
+    constexpr auto size = static_cast<py::ssize_t>(sizeof(T));
+    bool nan = false;
+    if (column == size && row == static_cast<py::ssize_t>(m) * size) {
+        for (std::size_t k = 0; k < n * m; ++k) {
+            out[k] = at(base + k * sizeof(T));
+            nan |= std::isnan(out[k]);
         }
+    } else {
+        for (std::size_t i = 0; i < n; ++i)
+            for (std::size_t j = 0; j < m; ++j) {
+                const double v =
+                    at(base + static_cast<py::ssize_t>(i) * row + static_cast<py::ssize_t>(j) * column);
+                out[i * m + j] = v;
+                nan |= std::isnan(v);
+            }
     }
+    for (std::size_t k = 0; nan && k < n * m; ++k)
+        if (std::isnan(out[k])) fail_nan(k / m, k % m);
+    for (std::size_t j = 0; j < m; ++j)
+        for (std::size_t i = 0; negate[j] && i < n; ++i) out[i * m + j] = -out[i * m + j];
 }
 
 struct Matrix {

@@ -19,7 +19,7 @@ struct Points {
 
 // Ranks of non-dominated sorting (Deb et al. 2002, section III-A): 1 for points that nothing dominates, 2 for
 // those that only rank 1 dominates, and so on. Equal points share a rank. O(n log n) for m <= 2, O(n log^2 n)
-// typical for m = 3.
+// typical for m = 3, O(n^2) with a small factor for more.
 void rank(Points points, std::int32_t* ranks);
 
 // Crowding distance within each rank (Deb et al. 2002, section III-B).

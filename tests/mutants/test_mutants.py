@@ -22,12 +22,19 @@ AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfm
 COMPILER = shutil.which("g++") or shutil.which("c++")
 
 PARETO = {
-    "m = 2: equal second objectives do not dominate": ("sort.cpp", "return least_ <= p[1];", "return least_ < p[1];"),
-    "m = 3: equal third objectives do not dominate": ("sort.cpp", "std::prev(it)->z <= p[2]", "std::prev(it)->z < p[2]"),
+    "m = 2: equal second objectives do not dominate": ("sort.cpp", "return least[front] <= y;", "return least[front] < y;"),
+    "m = 2: fronts joined since the search are not looked at": ("sort.cpp", "while (front != least.size() && covers(front, y[k])) ++front;", ""),
+    "m = 3: equal third objectives do not dominate": ("sort.cpp", "block[place_ - 1].z <= p[2]", "block[place_ - 1].z < p[2]"),
+    "m > 3: equal points get ranks of their own": ("sort.cpp", "equal(points[rows[i - 1].id], points[rows[i].id], points.m)", "false"),
+    "m > 3: ties are lost": ("bitset.cpp", "a.id < b.id", "a.id > b.id"),
+    "m > 3: the next smaller prefix is asked": ("bitset.cpp", "(places[j] + step() - 1) >> shift_", "places[j] >> shift_"),
+    "m > 3: what the prefixes have in common is not checked": ("bitset.cpp", "!before(places_.data() + q * width_, places)", "false"),
+    "m > 3: ranks above r leave out a digit": ("bitset.cpp", "b-- != 0;)", "--b > 0;)"),
+    "sorting: what shares a bucket stays as it came": ("order.h", "if (!less(rows[i], rows[i - 1])) continue;", "continue;"),
     "the search for the front is off by one": ("sort.cpp", "low = middle + 1;", "low = middle + 2;"),
-    "equal points get ranks of their own": ("sort.cpp", "if (position != 0 && equal(", "if (false && equal("),
+    "equal points get ranks of their own": ("sort.cpp", "if (i != 0 && equal(", "if (false && equal("),
     "the largest rank is forgotten": ("sort.cpp", "static_cast<std::int32_t>(low + 1)", "static_cast<std::int32_t>(low)"),
-    "m = 1: equal values get ranks of their own": ("sort.cpp", "[0] != points[order[position - 1]][0])", "[0] >= 0.0)"),
+    "m = 1: equal values get ranks of their own": ("sort.cpp", "rows[i - 1].at[0] != rows[i].at[0]", "true"),
     "dominance without a strict inequality": ("dominance.h", "better |= a[j] < b[j];", "better = true;"),
     "the front pushes nobody down": ("front.cpp", "return dominated_by(moving, row); });", "return row == nullptr; });"),
     "the front forgets to renumber": ("front.cpp", "renumber(at + 1);", ""),

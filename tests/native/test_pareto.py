@@ -18,7 +18,7 @@ pymoo_crowding = pytest.importorskip("pymoo.operators.survival.rank_and_crowding
 
 few_values = st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 1.0, 2.0, math.inf])
 many_values = st.floats(allow_nan=False, width=64)
-matrices = st.integers(1, 5).flatmap(
+matrices = st.integers(1, 7).flatmap(
     lambda m: hnp.arrays(np.float64, st.tuples(st.integers(0, 24), st.just(m)), elements=few_values | many_values)
 )
 
@@ -65,6 +65,31 @@ def test_rank_is_the_definition(F):
     assert np.array_equal(ranks, by_definition(F))
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    n=st.integers(140, 700),
+    m=st.integers(2, 7),
+    levels=st.sampled_from([2, 5, 40, 2**52]),
+    slope=st.sampled_from([0.0, 0.5, 1.0]),
+    conflict=st.booleans(),
+    special=st.lists(st.sampled_from([-math.inf, math.inf, 1e300, -0.0, 5e-324]), max_size=3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_rank_of_many_is_the_definition(n, m, levels, slope, conflict, special, seed):
+    rng = np.random.default_rng(seed)
+    F = rng.integers(0, levels, (n, m)) / levels + slope * rng.permutation(n)[:, None]
+    if conflict:
+        F[:, 0] = -F[:, 1:].sum(1)
+    for value in special:
+        F[rng.random(F.shape) < 0.1] = value
+    ranks = pareto.rank(F)
+    dominates = (F[:, None] <= F).all(2) & (F[:, None] < F).any(2)
+    # One more than the largest rank among those that dominate: that is true of nothing else.
+    assert np.array_equal(ranks, 1 + np.where(dominates, ranks[:, None], 0).max(0))
+    permutation = rng.permutation(n)
+    assert np.array_equal(pareto.rank(F[permutation]), ranks[permutation])
+
+
 @settings(deadline=None, max_examples=100)
 @given(matrices, st.randoms(use_true_random=False))
 def test_rank_does_not_depend_on_order_or_scale(F, random):
@@ -103,8 +128,8 @@ def test_the_incremental_front_agrees_after_every_insertion(F):
 
 def samples():
     rng = np.random.default_rng(0)
-    for n in (1, 2, 3, 50, 400):
-        for m in (1, 2, 3, 5):
+    for n in (1, 2, 3, 50, 400, 1100):
+        for m in (1, 2, 3, 4, 5, 7):
             yield f"uniform {n}x{m}", rng.random((n, m))
             yield f"tied {n}x{m}", rng.integers(0, 4, (n, m)).astype(float)
             yield f"duplicated {n}x{m}", rng.random((n, m))[rng.integers(0, max(1, n // 3), n)]
