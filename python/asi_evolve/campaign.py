@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -65,7 +66,9 @@ class Campaign:
         llm: LLM | None,
         pool: LocalPool,
         observers: tuple[Observer, ...] = (),
+        directory: Path | None = None,
     ) -> None:
+        self.directory = directory  # where people leave decisions, see steering
         self.config, self.benchmark, self.store, self.llm, self.pool = config, benchmark, store, llm, pool
         self._observers = observers
         every = {d.name: d for d in benchmark.domains()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asi_evolve import __version__
+from asi_evolve.cli_steering import steering_arguments
 from asi_evolve.errors import AsiEvolveError, ConfigError
 
 if TYPE_CHECKING:
@@ -66,12 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     for name, function, what in (
         ("status", _status, "where a campaign stands"),
         ("watch", _watch, "follow a campaign that runs elsewhere"),
-        ("hypotheses", _hypotheses, "the hypotheses with their evidence"),
-        ("agenda", _agenda, "the agenda's history with its reasons"),
     ):
         sub = _command(commands, name, function, what)
         _directory(sub)
         sub.add_argument("--json", action="store_true", help="as JSON")
+
+    steering_arguments(commands, _command)
 
     report = _command(commands, "report", _report, "write the report, one HTML file")
     _directory(report)
@@ -228,33 +229,6 @@ def _watch(arguments: argparse.Namespace) -> int:
         if not active:
             return 0
         time.sleep(0.5)
-
-
-def _hypotheses(arguments: argparse.Namespace) -> int:
-    store = _open(arguments)
-    rows = store.hypotheses()
-    if arguments.json:
-        evidence = store.evidence()
-        for row in rows:
-            row["evidence"] = [e for e in evidence if e["hypothesis"] == row["id"]]
-        print(json.dumps(rows, indent=2))
-        return 0
-    for row in rows:
-        origin = f"cycle {row['cycle']}, {row['domain']}, by {row['provenance']}"
-        print(f"H{row['id']} [{row['status']}] {origin}: {row['statement']}")
-        print(f"    {row['reason']}")
-    return 0
-
-
-def _agenda(arguments: argparse.Namespace) -> int:
-    rows = _open(arguments).agenda()
-    if arguments.json:
-        print(json.dumps(rows, indent=2))
-        return 0
-    for row in rows:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in row["shares"].items())
-        print(f"cycle {row['cycle']} ({row['provenance']}): {shares}\n    {row['reason']}")
-    return 0
 
 
 def _report(arguments: argparse.Namespace) -> int:

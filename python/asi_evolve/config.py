@@ -51,8 +51,25 @@ class DesignConfig(_Section):
     code_share: float = Field(0.2, ge=0, le=1, description="share of proposals that ask the LLM for code")
     random_share: float = Field(0.0, ge=0, le=1, description="share of proposals left to random operators")
     fill: bool = Field(True, description="replace refused LLM proposals by random operators")
+    selection: Literal["pareto", "scalar"] = Field(
+        "pareto", description="parents by rank and crowding of performance, cost and novelty, or by performance alone"
+    )
     tournament_size: int = Field(3, ge=1, description="k of the Pareto tournament that picks parents")
     min_novelty: float = Field(0.0, ge=0, description="refuse proposals nearer than this to an evaluated candidate")
+
+
+class AnalyzeConfig(_Section):
+    """How results are turned into evidence, and explanations into experiments."""
+
+    language_model: bool = Field(True, description="ask the LLM for an analysis; without it only code analyses")
+    hypotheses: bool = Field(True, description="show hypotheses and their evidence to the LLM")
+    false_discovery_rate: float = Field(
+        0.1, gt=0, lt=1, description="expected share of wrong ones among all hypotheses called supported in a run"
+    )
+    explanation_share: float = Field(
+        0.2, ge=0, le=1, description="share of the evaluation budget that may test explanations; 0 tests none"
+    )
+    explanation_seeds: int = Field(4, ge=2, le=100, description="seeds of a test of an explanation, isolated stage")
 
 
 class NoveltyConfig(_Section):
@@ -116,6 +133,7 @@ class Config(_Section):
     benchmark: BenchmarkConfig = BenchmarkConfig()
     cascade: CascadeConfig = CascadeConfig()
     design: DesignConfig = DesignConfig()
+    analyze: AnalyzeConfig = AnalyzeConfig()
     novelty: NoveltyConfig = NoveltyConfig()
     llm: LLMConfig = LLMConfig()
     sandbox: SandboxConfig = SandboxConfig()
@@ -135,14 +153,16 @@ class Config(_Section):
         return value
 
     def stage(self, name: str) -> Stage:
-        """The stage as benchmarks see it; ``confirm`` is the full stage on fresh seeds."""
-        section: StageConfig = getattr(self.cascade, "full" if name == "confirm" else name)
+        """The stage as benchmarks see it; ``confirm`` is the full and ``explain`` the isolated stage on fresh seeds."""
+        section: StageConfig = getattr(self.cascade, {"confirm": "full", "explain": "isolated"}.get(name, name))
         return Stage(name, section.budget, section.time_limit)
 
     def seeds(self, stage: str) -> list[int]:
-        """Evaluation seeds of a stage. Stages share their first seeds; ``confirm`` has seeds no other stage uses."""
+        """Evaluation seeds of a stage. Stages share their first seeds; ``confirm`` and ``explain`` have their own."""
         if stage == "confirm":
             return [self.seed * 1000 + 500 + i for i in range(self.cascade.confirm_seeds)]
+        if stage == "explain":
+            return [self.seed * 1000 + 700 + i for i in range(self.analyze.explanation_seeds)]
         return [self.seed * 1000 + i for i in range(getattr(self.cascade, stage).seeds)]
 
     def to_yaml(self) -> str:

@@ -118,7 +118,7 @@ class Engine:
         self._phase(campaign, self.config.cycles, "confirm", lambda: phases.confirm(campaign, self.config.cycles))
 
     def _one_cycle(self, campaign: Campaign) -> None:
-        pending = [c for c in range(self.config.cycles) if campaign.store.done(c, "analyze") is None]
+        pending = [c for c in range(self.config.cycles) if campaign.store.done(c, "explain") is None]
         if pending:
             self._cycle(campaign, pending[0])
         else:
@@ -129,6 +129,7 @@ class Engine:
         admitted = self._phase(campaign, cycle, "design", lambda: phases.design(campaign, cycle, context))
         self._phase(campaign, cycle, "experiment", lambda: phases.experiment(campaign, cycle, admitted))
         self._phase(campaign, cycle, "analyze", lambda: phases.analyze(campaign, cycle, context))
+        self._phase(campaign, cycle, "explain", lambda: phases.explain(campaign, cycle))
 
     @staticmethod
     def _phase(campaign: Campaign, cycle: int, name: str, work: Callable[[], Any]) -> Any:
@@ -160,7 +161,7 @@ class Engine:
                     devices=self.config.sandbox.devices,
                 )
                 llm = connect(self.config.llm, str(directory.path / "llm.log"))
-                campaign = Campaign(self.config, self.benchmark, store, llm, pool, self._observers)
+                campaign = Campaign(self.config, self.benchmark, store, llm, pool, self._observers, directory.path)
                 environment = describe_environment(self.config, llm.name if llm else None)
                 environment["notes"] = list(getattr(self.benchmark, "notes", list)())
                 store.add_run(self.config.model_dump(mode="json"), environment, what)

@@ -18,6 +18,7 @@ import numpy as np
 from scipy import stats
 
 STAGES = ("isolated", "cross", "full")
+ALL_STAGES = (*STAGES, "explain", "confirm")  # those two measure again, on seeds of their own
 
 Metrics = Mapping[str, float]
 SeedMetrics = Mapping[int, Metrics]  # metrics by seed

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from asi_evolve.domain import Benchmark
 from asi_evolve.fitness import (
+    ALL_STAGES,
     STAGES,
     Fitness,
     Interval,
@@ -39,7 +40,7 @@ class Ledger:
         self.recent_failures: list[Evaluation] = []  # the last few, in an order that no worker decides
         self.cycle = -1
         self._results: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
-        self._at: dict[str, dict[str, None]] = {stage: {} for stage in (*STAGES, "confirm")}
+        self._at: dict[str, dict[str, None]] = {stage: {} for stage in ALL_STAGES}
         self._repeated: set[tuple[str, str]] = set()
         self._incumbents: dict[tuple[int, ...], str] = {}
         self.extend(evaluations)

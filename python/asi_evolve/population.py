@@ -112,14 +112,17 @@ class Population:
             rank += 1
         return [(k, self._fitness[k]) for k in found[:count]]
 
-    def select(self, size: int, rng: np.random.Generator) -> str:
-        """The winner of a Pareto tournament among ``size`` candidates drawn at random.
+    def select(self, size: int, rng: np.random.Generator, scalar: bool = False) -> str:
+        """The winner of a Pareto tournament among ``size`` candidates drawn at random; with ``scalar`` the one with the
+        best performance, whatever its cost and novelty.
 
         Raises:
             ValueError: nothing is ranked yet.
         """
         n = len(self._sorted)
         drawn = [self._sorted[int(i)] for i in rng.choice(n, size=min(size, n), replace=False)] if n else []
+        if scalar and drawn:
+            return max(drawn, key=lambda k: self._fitness[k].performance)
         ranks = [self.rank(k) for k in drawn]
         best = min(ranks, default=0)
         tied = ranks.count(best) > 1  # only then does crowding matter, and only among them

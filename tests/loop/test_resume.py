@@ -14,7 +14,10 @@ TABLES = {
     "proposals": "cycle, position, attempt, source, kind, domain, parent, status, cause, candidate",
     "hypotheses": "key, cycle, domain, statement, mechanism, prediction, provenance",
     "hypothesis_events": "hypothesis, cycle, status, reason",
-    "evidence": "hypothesis, cycle, candidate, reference, stage, metric, effect, low, high, seeds",
+    "evidence": "hypothesis, cycle, candidate, reference, stage, metric, effect, low, high, seeds, p_value, level",
+    "explanations": "cycle, candidate, reference, mechanism, provenance",
+    "explanation_tests": "explanation, cycle, status, reason, gain, effect, low, high",
+    "agenda": "cycle, shares, reason, provenance",
     "analyses": "cycle, facts, interpretation, claims",
     "llm_calls": "key, phase, cycle, request, response, finish_reason",
 }
@@ -30,6 +33,7 @@ POINTS = [
     ("incumbent", 1),
     ("phase/analyze", 1),
     ("phase/analyze", 3),
+    ("phase/explain", 2),
     ("phase/confirm", 1),
     ("finished", 1),
 ]

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -63,7 +63,7 @@ candidates = Table(
     Column("id", Integer, primary_key=True),
     Column("hash", String(64), nullable=False, unique=True),
     Column("cycle", Integer, nullable=False),
-    Column("origin", String, nullable=False, doc="baseline | llm | random | cross"),
+    Column("origin", String, nullable=False, doc="baseline | llm | random | cross | counterfactual"),
     Column("domain", String, doc="the one domain an edit changed; null for crosses and the baseline"),
     Column("parents", JSON, nullable=False, doc="hashes; the candidate compared with first"),
     Column("edit", JSON),
@@ -138,6 +138,33 @@ evidence = Table(
     Column("low", Float, doc="95 % interval; null when unknown"),
     Column("high", Float),
     Column("seeds", Integer, nullable=False),
+    Column("p_value", Float, doc="one-sided, against no effect in the predicted direction; null when unknown"),
+    Column("level", Float, doc="the level that the false-discovery control gave the test; null without a test"),
+)
+
+explanations = Table(
+    "explanations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("cycle", Integer, nullable=False, unique=True, doc="of the analysis that gave it"),
+    Column("candidate", String(64), ForeignKey("candidates.hash"), nullable=False, doc="what is better"),
+    Column("reference", String(64), ForeignKey("candidates.hash"), nullable=False, doc="than what"),
+    Column("mechanism", String, nullable=False, doc="because of which change: domain.parameter or domain.file"),
+    Column("provenance", String, nullable=False, doc="llm | human"),
+)
+
+explanation_tests = Table(
+    "explanation_tests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("explanation", Integer, ForeignKey("explanations.id"), nullable=False, unique=True),
+    Column("cycle", Integer, nullable=False, doc="in which it was tested"),
+    Column("status", String, nullable=False, doc="supported | refuted | inconclusive"),
+    Column("reason", Text, nullable=False),
+    Column("gain", Float, doc="of the candidate over the reference, metric units, positive is better"),
+    Column("effect", Float, doc="of the mechanism, mean over taking it out and putting it in"),
+    Column("low", Float, doc="95 % interval"),
+    Column("high", Float),
 )
 
 agenda = Table(
@@ -197,6 +224,22 @@ journal = Table(
     Column("payload", JSON, nullable=False),
     Index("journal_by_phase", "cycle", "phase", "event"),
 )
+
+
+steering = Table(
+    "steering",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", String, nullable=False, unique=True, doc="of the line in steering.jsonl"),
+    Column("cycle", Integer, nullable=False, doc="from which on it counts"),
+    Column("action", String, nullable=False, doc="hypothesis | pin | unpin | retire | agenda | release | note"),
+    Column("payload", JSON, nullable=False),
+)
+
+# What brings a knowledge base of version n to n + 1, besides new tables.
+MIGRATIONS = {
+    1: ("ALTER TABLE evidence ADD COLUMN p_value FLOAT", "ALTER TABLE evidence ADD COLUMN level FLOAT"),
+}
 
 
 def make_append_only(connection: Connection) -> None:

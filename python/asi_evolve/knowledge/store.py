@@ -101,11 +101,15 @@ class Store:
         version = self._connection.execute(text("PRAGMA user_version")).scalar() if sqlite else t.SCHEMA_VERSION
         if read_only and version == 0:
             raise RunDirectoryError(f"{self.url}: the knowledge base is still being made; try again")
-        if version not in (0, t.SCHEMA_VERSION):
+        if version not in (0, t.SCHEMA_VERSION) and (read_only or version not in t.MIGRATIONS):
+            older = "; resume the run to bring it up to date" if version in t.MIGRATIONS else ""
             raise RunDirectoryError(
-                f"{self.url}: schema version {version}; this release reads version {t.SCHEMA_VERSION}"
+                f"{self.url}: schema version {version}; this release reads version {t.SCHEMA_VERSION}{older}"
             )
         if not read_only:
+            for old in range(version or t.SCHEMA_VERSION, t.SCHEMA_VERSION):
+                for statement in t.MIGRATIONS[old]:
+                    self._connection.execute(text(statement))
             t.metadata.create_all(self._connection)
             if sqlite:
                 t.make_append_only(self._connection)
@@ -387,6 +391,63 @@ class Store:
             row["status"] = events[-1]["status"] if events else "active"
             row["reason"] = events[-1]["reason"] if events else ""
         return rows
+
+    def p_values(self) -> list[float]:
+        """Of all tests of hypotheses so far, in the order in which they were made."""
+        query = select(t.evidence.c.p_value).where(t.evidence.c.p_value.is_not(None)).order_by(t.evidence.c.id)
+        return [row["p_value"] for row in self._rows(query)]
+
+    def add_explanation(self, **values: Any) -> None:
+        """Why a candidate is better: a claim, one per analysis."""
+        self._insert(t.explanations, values)
+
+    def add_explanation_test(self, **values: Any) -> None:
+        """What experiments say of an explanation."""
+        self._insert(t.explanation_tests, values)
+
+    def explanations(self) -> list[Row]:
+        """All explanations with ``status`` ("untested" at first) and what the test measured, oldest first."""
+        tests = {row["explanation"]: row for row in self._rows(select(t.explanation_tests))}
+        none: Row = {
+            "status": "untested", "reason": "", "gain": None, "effect": None, "low": None, "high": None, "cycle": None
+        }  # fmt: skip
+        rows = self._rows(select(t.explanations).order_by(t.explanations.c.id))
+        return [
+            {**row, **{k: tests.get(row["id"], none)[k] for k in none if k != "cycle"},
+             "tested": tests.get(row["id"], none)["cycle"]}
+            for row in rows
+        ]  # fmt: skip
+
+    def add_steering(self, key: str, cycle: int, action: str, payload: Mapping[str, Any]) -> bool:
+        """Something a person decided, once per key; False when it was known."""
+        with self.transaction():
+            if self._one(select(t.steering.c.id).where(t.steering.c.key == key)) is not None:
+                return False
+            self._insert(t.steering, {"key": key, "cycle": cycle, "action": action, "payload": dict(payload)})
+            return True
+
+    def steering(self) -> list[Row]:
+        """All that people decided, oldest first."""
+        return self._rows(select(t.steering).order_by(t.steering.c.id))
+
+    def pinned(self) -> set[int]:
+        """Hypotheses that a person has pinned or made: they stay in every context."""
+        ids: set[int] = set()
+        for row in self.steering():
+            if row["action"] == "pin":
+                ids.add(row["payload"]["id"])
+            elif row["action"] in ("unpin", "retire"):
+                ids.discard(row["payload"]["id"])
+        return ids
+
+    def human_agenda(self) -> dict[str, float] | None:
+        """Shares that a person has set, until released; they sum to 1."""
+        last = [row for row in self.steering() if row["action"] in ("agenda", "release")]
+        if not last or last[-1]["action"] == "release":
+            return None
+        shares = last[-1]["payload"]["shares"]
+        total = sum(shares.values())
+        return {name: share / total for name, share in shares.items()}
 
     def add_agenda(self, cycle: int, shares: Mapping[str, float], reason: str, provenance: str) -> None:
         """The agenda from ``cycle`` on."""

@@ -9,11 +9,13 @@ from statistics import fmean
 from typing import Any
 
 from asi_evolve.campaign import Campaign
-from asi_evolve.fitness import Interval
+from asi_evolve.evidence import FalseDiscoveryControl, measure, verdict
+from asi_evolve.fitness import noise_interval
 from asi_evolve.ledger import Ledger
 from asi_evolve.llm.base import Request
 from asi_evolve.llm.prompts import render
 from asi_evolve.llm.structured import ask
+from asi_evolve.phases.explain import mechanisms
 
 _WINDOW = 3  # cycles that count as recent
 _PRIORITY_FACTOR = 1.5  # how far the model's order may bend the measured shares
@@ -32,14 +34,17 @@ def analyze(campaign: Campaign, cycle: int, context: str) -> None:
     gains = _gains(campaign, cycle)
     lines = _fact_lines(campaign, ledger, cycle, gains)
     evidence = _evidence(campaign, ledger, cycle)
-    answer = _ask(campaign, cycle, context, lines, gains)
+    explained = _explainable(campaign, ledger, cycle, gains)
+    claims_open = _comparisons(campaign, ledger, gains)
+    answer = _ask(campaign, cycle, context, lines, gains, explained, claims_open)
     with store.transaction():
         for row in evidence:
             store.add_evidence(**row["evidence"])
             store.set_hypothesis(row["evidence"]["hypothesis"], cycle, row["status"], row["reason"])
-        claims = _claims(answer, gains, campaign.labels) if answer else []
+        claims = _claims(answer, gains, campaign.labels, claims_open) if answer else []
         if answer:
             _new_hypotheses(campaign, cycle, answer)
+            _explanation(campaign, cycle, answer, explained)
         shares, reason = _agenda(campaign, cycle, answer)
         store.add_agenda(cycle + 1, shares, reason, "llm" if answer else "engine")
         store.add_analysis(
@@ -91,17 +96,25 @@ def _fact_lines(campaign: Campaign, ledger: Ledger, cycle: int, gains: Gains) ->
 
 
 def _evidence(campaign: Campaign, ledger: Ledger, cycle: int) -> list[dict[str, Any]]:
-    """A paired comparison for each hypothesis whose candidate was measured in this cycle."""
+    """A paired comparison for each hypothesis whose candidate was measured in this cycle, tested one after the other
+    under the run's false-discovery control."""
     tested = [r for r in campaign.store.candidates(cycle) if r["hypothesis"] is not None and r["parents"]]
     hypotheses = {h["id"]: h for h in campaign.store.hypotheses([r["hypothesis"] for r in tested])}
+    control = FalseDiscoveryControl(campaign.config.analyze.false_discovery_rate).replay(campaign.store.p_values())
     rows = []
     for row in tested:
         prediction = hypotheses[row["hypothesis"]]["prediction"]
         reference = row["parents"][0]
-        interval = ledger.effect_interval(row["hash"], reference, "isolated", prediction["metric"])
-        if interval is None:
+        changes = ledger.effect(row["hash"], reference, "isolated", prediction["metric"])
+        if not changes:
             continue
-        status, reason = verdict(interval, prediction)
+        sign = -1.0 if prediction["direction"] == "decrease" else 1.0
+        effect = measure([sign * x for x in changes], ledger.noise(prediction["metric"]))
+        interval = noise_interval(changes, ledger.noise(prediction["metric"]))
+        level = control.level()
+        status, reason = verdict(effect, level, prediction)
+        if effect.p_value is not None:
+            control.test(effect.p_value)
         rows.append(
             {
                 "status": status,
@@ -117,54 +130,86 @@ def _evidence(campaign: Campaign, ledger: Ledger, cycle: int) -> list[dict[str, 
                     "low": interval.low if math.isfinite(interval.low) else None,
                     "high": interval.high if math.isfinite(interval.high) else None,
                     "seeds": interval.n,
+                    "p_value": effect.p_value,
+                    "level": None if effect.p_value is None else level,
                 },
             }
         )
     return rows
 
 
-def verdict(interval: Interval, prediction: Mapping[str, Any]) -> tuple[str, str]:
-    """What a measured relative effect says of a prediction (metric, direction, minimum_effect).
-
-    Supported: the mean is at least the minimum effect in the predicted direction and the 95 % interval excludes zero.
-    Refuted: the whole interval lies below the minimum effect. Else inconclusive; also when the noise is unknown.
-    """
-    sign = -1.0 if prediction["direction"] == "decrease" else 1.0
-    mean, low, high = sign * interval.mean, sign * interval.low, sign * interval.high
-    low, high = min(low, high), max(low, high)
-    wanted = float(prediction["minimum_effect"])
-    shown = (
-        f"{prediction['metric']} {prediction['direction']} by {wanted:.1%} predicted, "
-        f"measured {mean:+.2%} in that direction"
-    )
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "inconclusive", f"{shown}; the noise is not known yet"
-    shown += f" [{low:+.2%}, {high:+.2%}], {interval.n} seed{'s' if interval.n > 1 else ''}"
-    if mean >= wanted and low > 0:
-        return "supported", shown
-    if high < wanted:
-        return "refuted", shown
-    return "inconclusive", shown
-
-
 # -- the model's part -------------------------------------------------------------------------------------------------
 
 
-def _ask(campaign: Campaign, cycle: int, context: str, lines: Sequence[str], gains: Gains) -> Mapping[str, Any] | None:
+def _explainable(campaign: Campaign, ledger: Ledger, cycle: int, gains: Gains) -> tuple[str, str, list[str]] | None:
+    """What is to be explained: the best of this cycle's triples against the baseline, else its best candidate against
+    what it was made from, with what sets the two apart."""
+    store, baseline = campaign.store, campaign.baseline.hash
+    for stage in ("full", "cross"):
+        better = [
+            (fmean(x), -row["id"], row["hash"])
+            for row in store.candidates(cycle)
+            if row["origin"] == "cross" and (x := ledger.improvement(row["hash"], stage)) and fmean(x) > 0
+        ]
+        if better:
+            pair = max(better)[2], baseline
+            break
+    else:
+        best = max(gains, key=lambda c: gains[c][1], default=None)
+        if best is None or gains[best][1] <= 0:
+            return None
+        pair = best, store.candidate_row(best)["parents"][0]
+    return *pair, mechanisms(store.candidate(pair[0]), store.candidate(pair[1]))
+
+
+_COMPARED = 6  # candidates that the model may compare
+
+
+def _comparisons(campaign: Campaign, ledger: Ledger, gains: Gains) -> dict[str, dict[str, Any]]:
+    """Statements "C3 better than C5" on this cycle's candidates, with their evaluations and whether they are true."""
+    names = list(gains)[:_COMPARED]
+    found = {}
+    for one, other in itertools.permutations(names, 2):
+        found[f"{campaign.labels[one]} better than {campaign.labels[other]}"] = {
+            "subject": campaign.labels[one],
+            "metric": ledger.metric,
+            "comparison": "better than",
+            "object": campaign.labels[other],
+            "evaluations": [[c, "isolated", s] for c in (one, other) for s in sorted(ledger.results(c, "isolated"))],
+            "true": gains[one][1] > gains[other][1],
+        }
+    return found
+
+
+def _ask(
+    campaign: Campaign,
+    cycle: int,
+    context: str,
+    lines: Sequence[str],
+    gains: Gains,
+    explained: tuple[str, str, list[str]] | None,
+    comparisons: Mapping[str, Any],
+) -> Mapping[str, Any] | None:
     """The model's answer, or None without a model or without a usable answer in two tries."""
     llm = campaign.llm
-    if llm is None:
+    if llm is None or not campaign.config.analyze.language_model:
         return None
     labels = campaign.labels
-    hypotheses = campaign.store.newest_hypotheses(("active", "supported", "inconclusive"), 12)
+    hypotheses = []
+    if campaign.config.analyze.hypotheses:
+        hypotheses = campaign.store.newest_hypotheses(("active", "supported", "inconclusive"), 12)
+    pinned = campaign.store.pinned()
+    retirable = [h for h in hypotheses if h["id"] not in pinned]
     domains = list(campaign.domains)
     orders = [" > ".join(order) for order in itertools.islice(itertools.permutations(domains), 24)]
     properties = {
         "interpretation": {"type": "string", "maxLength": 400},
         "best": {"enum": [labels[c] for c in gains] or ["none"]},
         "helped": {"enum": domains},
+        "comparison": {"enum": ["none", *comparisons]},
+        "because": {"enum": ["unknown", *(explained[2] if explained else ())]},
         "priority": {"enum": orders},
-        "retire": {"enum": ["none", *(f"H{h['id']}" for h in hypotheses)]},
+        "retire": {"enum": ["none", *(f"H{h['id']}" for h in retirable)]},
         "new_statement": {"type": "string", "maxLength": 200},
         "new_domain": {"enum": domains},
     }
@@ -175,6 +220,8 @@ def _ask(campaign: Campaign, cycle: int, context: str, lines: Sequence[str], gai
         context=context,
         cycle=cycle,
         facts=lines,
+        explained=None if explained is None else [labels[explained[0]], labels[explained[1]]],
+        mistakes=_mistakes(campaign),
         hypotheses=[f"H{h['id']} ({h['domain']}, {h['status']}): {h['statement'][:160]}" for h in hypotheses],
     )
     config = campaign.config.llm
@@ -198,8 +245,18 @@ def _ask(campaign: Campaign, cycle: int, context: str, lines: Sequence[str], gai
     return None
 
 
-def _claims(answer: Mapping[str, Any], gains: Gains, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The checkable statements of an answer beside what the table says."""
+def _mistakes(campaign: Campaign) -> list[str]:
+    """The false statements of the last analysis, beside the facts."""
+    last = campaign.store.last_analysis()
+    claims = last["claims"] if last else []
+    return [f"{c['claim']}: you said {c['said']}, the table says {c['fact']}" for c in claims if c["said"] != c["fact"]]
+
+
+def _claims(
+    answer: Mapping[str, Any], gains: Gains, labels: Mapping[str, str], comparisons: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The checkable statements of an answer beside what the table says. A false one is kept as what it is: a mistake to
+    be counted and shown to the model, never as knowledge."""
     if not gains:
         return []
     best = max(gains, key=lambda c: gains[c][1])
@@ -207,10 +264,28 @@ def _claims(answer: Mapping[str, Any], gains: Gains, labels: Mapping[str, str]) 
     for domain, gain in gains.values():
         totals.setdefault(domain, []).append(gain)
     helped = max(totals, key=lambda d: fmean(totals[d]))
-    return [
+    checked: list[dict[str, Any]] = [
         {"claim": "best candidate of the cycle", "said": answer["best"], "fact": labels[best]},
         {"claim": "domain that helped most", "said": answer["helped"], "fact": helped},
     ]
+    if answer["comparison"] in comparisons:
+        stated = comparisons[answer["comparison"]]
+        fact = answer["comparison"] if stated["true"] else f"{stated['object']} better than {stated['subject']}"
+        checked.append({"claim": "comparison", "said": answer["comparison"], "fact": fact, "stated": dict(stated)})
+    return checked
+
+
+def _explanation(
+    campaign: Campaign, cycle: int, answer: Mapping[str, Any], explained: tuple[str, str, list[str]] | None
+) -> None:
+    if explained is not None and answer["because"] in explained[2]:
+        campaign.store.add_explanation(
+            cycle=cycle,
+            candidate=explained[0],
+            reference=explained[1],
+            mechanism=answer["because"],
+            provenance="llm",
+        )
 
 
 def _new_hypotheses(campaign: Campaign, cycle: int, answer: Mapping[str, Any]) -> None:
@@ -253,6 +328,9 @@ def _agenda(campaign: Campaign, cycle: int, answer: Mapping[str, Any] | None) ->
             best = max([best, *gains])
             tried += sum(row["domain"] == name for row in campaign.store.candidates(past))
         progress[name] = best / tried if tried else 0.0
+    human = campaign.store.human_agenda()
+    if human is not None:
+        return human, "set by hand; " + ", ".join(f"{d} {x:.2g}" for d, x in progress.items()) + " would be the gains"
     total = sum(progress.values())
     n = len(progress)
     shares = {d: 0.5 / n + (0.5 * x / total if total > 0 else 0.5 / n) for d, x in progress.items()}

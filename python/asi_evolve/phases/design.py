@@ -46,6 +46,7 @@ class Proposal:
     candidate: Candidate | None = None
     statement: str = ""
     prediction: Mapping[str, Any] | None = None
+    tests: int | None = None  # a known hypothesis that it is an experiment for, instead of one of its own
 
 
 def design(campaign: Campaign, cycle: int, context: str) -> list[str]:
@@ -124,7 +125,7 @@ class _Design:
         if not self.population:
             return self.campaign.baseline.hash
         rng = self.campaign.rng("parent", self.cycle, domain, *stream)
-        return self.population.select(self.config.tournament_size, rng)
+        return self.population.select(self.config.tournament_size, rng, self.config.selection == "scalar")
 
     # -- asking the model ---------------------------------------------------------------------------------------------
 
@@ -161,6 +162,7 @@ class _Design:
             costs=", ".join(benchmark.costs),
             domain=slot.domain,
             kind=slot.kind,
+            tests=bool(self._open_hypotheses(slot.domain)),
             operations=slot.kind == "code" and _operations(domain, self._code_file(component, slot.domain)) is not None,
             description=domain.describe(),
         )
@@ -217,8 +219,20 @@ class _Design:
                     "search": {"type": "string", "maxLength": 2000},
                     "content": {"type": "string", "maxLength": 6000},
                 }
-        properties = {**statement, **change, **prediction}
+        known = [f"H{i}" for i in self._open_hypotheses(domain.name)]
+        tests = {"tests": {"enum": ["new", *known]}} if known else {}
+        properties = {**statement, **tests, **change, **prediction}
         return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+    def _open_hypotheses(self, domain: str) -> list[int]:
+        """Hypotheses of a domain that wait for an experiment: a person's, and those that an analysis put forward."""
+        if not self.campaign.config.analyze.hypotheses:
+            return []
+        pinned = self.store.pinned()
+        rows = self.store.newest_hypotheses(("active", "inconclusive"), 24)
+        rows += [h for h in self.store.hypotheses(sorted(pinned)) if h["id"] not in {r["id"] for r in rows}]
+        waiting = [h for h in rows if h["domain"] == domain and (h["id"] in pinned or h["key"].startswith("analyze/"))]
+        return [h["id"] for h in waiting][-6:]
 
     # -- judging answers ----------------------------------------------------------------------------------------------
 
@@ -234,6 +248,8 @@ class _Design:
             "direction": value["direction"],
             "minimum_effect": EFFECTS[value["minimum_effect"]],
         }
+        if value.get("tests", "new") != "new":
+            proposal.tests = int(str(value["tests"])[1:])
         try:
             domain = self.campaign.domains[proposal.slot.domain]
             proposal.edit = _choice_edit(domain, value) if proposal.slot.kind == "choice" else _code_edit(value)
@@ -328,7 +344,7 @@ class _Design:
                 assert p.candidate is not None
                 assert p.edit is not None
                 assert p.prediction is not None
-                hypothesis = self.store.add_hypothesis(
+                hypothesis = p.tests or self.store.add_hypothesis(
                     f"design/{self.cycle}/{p.slot.position}",
                     cycle=self.cycle,
                     domain=p.slot.domain,

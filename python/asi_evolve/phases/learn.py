@@ -7,6 +7,7 @@ import functools
 from asi_evolve.campaign import Campaign
 from asi_evolve.candidate import Component
 from asi_evolve.ledger import Ledger
+from asi_evolve.steering import take_in
 
 # Bytes per token of English and code under byte-pair tokenisers is 3 to 4; 3 errs on the safe side.
 BYTES_PER_TOKEN = 3
@@ -17,6 +18,8 @@ def learn(campaign: Campaign, cycle: int) -> str:
     done = campaign.store.done(cycle, "learn")
     if done is not None:
         return str(done["context"])
+    if campaign.directory is not None:
+        take_in(campaign, cycle, campaign.directory)
     context = assemble(campaign)
     campaign.store.log(cycle, "learn", "done", {"context": context})
     return context
@@ -25,10 +28,18 @@ def learn(campaign: Campaign, cycle: int) -> str:
 def assemble(campaign: Campaign) -> str:
     """What is known now, in at most ``llm.max_context_tokens`` tokens by a cautious estimate.
 
-    Sections in order of importance: the best candidates by Pareto rank, the state of the hypotheses, the last
-    analysis, recent failures. Later sections give way first.
+    Sections in order of importance: the best candidates by Pareto rank, notes of the researcher, the state of the
+    hypotheses, tested explanations, the last analysis, recent failures. Later sections give way first.
     """
-    sections = [_front(campaign), _hypotheses(campaign), _analysis(campaign), _failures(campaign, campaign.ledger())]
+    hypotheses = _hypotheses(campaign) if campaign.config.analyze.hypotheses else []
+    sections = [
+        _front(campaign),
+        _notes(campaign),
+        hypotheses,
+        _explanations(campaign),
+        _analysis(campaign),
+        _failures(campaign, campaign.ledger()),
+    ]
     return bounded(sections, campaign.config.llm.max_context_tokens * BYTES_PER_TOKEN)
 
 
@@ -80,11 +91,36 @@ def _brief(before: Component, after: Component) -> str:
 
 def _hypotheses(campaign: Campaign) -> list[str]:
     order = ("supported", "active", "refuted", "inconclusive", "retired")
-    rows = campaign.store.newest_hypotheses(order, 8, by_status=True)
+    pinned = campaign.store.pinned()
+    own = campaign.store.hypotheses(sorted(pinned)) if pinned else []
+    rows = [r for r in campaign.store.newest_hypotheses(order, 8, by_status=True) if r["id"] not in pinned]
     lines = ["Hypotheses:"]
+    lines += [f"H{r['id']} ({r['domain']}, {r['status']}, pinned): {r['statement'][:160]}" for r in own]
     for row in sorted(rows, key=lambda r: (order.index(r["status"]), -r["id"])):
         lines.append(f"H{row['id']} ({row['domain']}, {row['status']}): {row['statement'][:160]}")
     return lines
+
+
+def _notes(campaign: Campaign) -> list[str]:
+    rows = [n for n in campaign.store.notes() if n["source"] == "human"][-4:]
+    return ["Notes of the researcher:", *(" ".join(f"{n['title']}: {n['text']}".split())[:300] for n in rows)]
+
+
+def _explanations(campaign: Campaign) -> list[str]:
+    """Tested ones, newest first: what is known to have been the reason, and what is known not to have been."""
+    if not campaign.config.analyze.language_model:
+        return []
+    said = {"supported": "confirmed by experiment", "refuted": "found to be wrong by experiment"}
+    rows = [e for e in campaign.store.explanations() if e["status"] in said][:-5:-1]
+    labels = campaign.labels
+    return [
+        "Explanations that were tested:",
+        *(
+            f"{labels[e['candidate']]} is better than {labels[e['reference']]} because of {e['mechanism']}: "
+            f"{said[e['status']]}"
+            for e in rows
+        ),
+    ]
 
 
 def _analysis(campaign: Campaign) -> list[str]:

@@ -24,7 +24,7 @@ from asi_evolve.candidate import thaw
 from asi_evolve.domain import Benchmark
 from asi_evolve.domains.rl.domain import GRAPH_FILE, graph_of_files
 from asi_evolve.errors import InvalidCandidate, RunDirectoryError
-from asi_evolve.fitness import STAGES
+from asi_evolve.fitness import ALL_STAGES
 from asi_evolve.knowledge.store import Row
 from asi_evolve.report import figures
 from asi_evolve.report.lineage import contender, measured, steps
@@ -127,7 +127,7 @@ def _context(summary: Summary) -> dict[str, Any]:
         "environment": environment,
         "sandboxes": list(dict.fromkeys(_sandbox(r["environment"].get("sandbox")) for r in summary.runs)),
         "environment_json": json.dumps(environment, indent=2, ensure_ascii=False),
-        "seeds": {stage: summary.config.seeds(stage) for stage in (*STAGES, "confirm")},
+        "seeds": {stage: summary.config.seeds(stage) for stage in ALL_STAGES},
         "config_yaml": summary.config.to_yaml(),
         "metrics": _metric_names(summary),
         "unit": lambda name: _UNITS.get(name, ""),
@@ -160,7 +160,7 @@ def _agenda_domains(summary: Summary) -> list[str]:
 def _stage_means(summary: Summary, candidate: str) -> dict[str, tuple[float, int]]:
     """Mean metric and number of seeds by stage."""
     means = {}
-    for stage in (*STAGES, "confirm"):
+    for stage in ALL_STAGES:
         found = [m[summary.ledger.metric] for m in summary.ledger.results(candidate, stage).values()]
         if found:
             means[stage] = (sum(found) / len(found), len(found))

@@ -16,14 +16,15 @@ from asi_evolve.cascade import CascadeReport, cascade_report
 from asi_evolve.config import Config, load_config
 from asi_evolve.domain import Benchmark, Domain
 from asi_evolve.engine import RunResult, result_of
-from asi_evolve.fitness import STAGES, Fitness
+from asi_evolve.fitness import ALL_STAGES, STAGES, Fitness
 from asi_evolve.knowledge.store import Row, Store
 from asi_evolve.ledger import Ledger
 from asi_evolve.novelty import Archive, Embedder
+from asi_evolve.phases.explain import precision
 from asi_evolve.rundir import RunDirectory
 from asi_evolve.selection import rank_and_crowding
 
-PHASES = ("learn", "design", "experiment", "analyze")
+PHASES = ("learn", "design", "experiment", "analyze", "explain")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Summary:
     agenda: list[Row]
     analyses: list[Row]
     llm_calls: list[Row]
+    explanations: list[Row]
+    steering: list[Row]
 
     @property
     def state(self) -> str:
@@ -87,7 +90,7 @@ class Summary:
     @property
     def cycles_done(self) -> int:
         """Number of finished cycles."""
-        return sum(j["phase"] == "analyze" and j["event"] == "done" for j in self.journal)
+        return sum(j["phase"] == "explain" and j["event"] == "done" for j in self.journal)
 
     def failures(self) -> Counter[str]:
         """Failed evaluations by kind."""
@@ -143,6 +146,13 @@ class Summary:
         claims = [c for a in self.analyses for c in a["claims"]]
         return sum(c["said"] == c["fact"] for c in claims), len(claims)
 
+    def explanation_precision(self) -> dict[int, tuple[int, int]]:
+        """By the cycle they were given in: explanations that survived their test, and those that a test decided."""
+        by_cycle: dict[int, list[Row]] = {}
+        for e in self.explanations:
+            by_cycle.setdefault(e["cycle"], []).append(e)
+        return {cycle: precision(rows) for cycle, rows in by_cycle.items()}
+
     def lineage(self, candidate: str) -> list[str]:
         """The candidate and its ancestors (first parents), newest first, down to the baseline."""
         rows = {row["hash"]: row for row in self.candidates}
@@ -172,9 +182,7 @@ class Summary:
             },
             "confirmed": self.result.confirmed,
             "candidates": len(self.candidates),
-            "evaluations": {
-                stage: sum(e["stage"] == stage for e in self.evaluations) for stage in (*STAGES, "confirm")
-            },
+            "evaluations": {stage: sum(e["stage"] == stage for e in self.evaluations) for stage in ALL_STAGES},
             "failures": dict(self.failures()),
             "proposals": {f"{s}/{k}": dict(c) for (s, k), c in self.acceptance().items()},
             "hypotheses": dict(Counter(h["status"] for h in self.hypotheses)),
@@ -191,6 +199,9 @@ class Summary:
                 "tau": dict(self.cascade.tau),
             },
             "claims": dict(zip(("true", "checked"), self.claims(), strict=True)),
+            "explanations": dict(
+                zip(("survived", "decided"), precision(self.explanations), strict=True), given=len(self.explanations)
+            ),
             "agenda": self.agenda[-1]["shares"] if self.agenda else None,
         }
 
@@ -212,6 +223,11 @@ class Summary:
             f"LLM: {j['llm']['calls']} calls, {j['llm']['prompt_tokens']} + {j['llm']['completion_tokens']} tokens, "
             f"{j['llm']['seconds']:.0f} s; claims true: {j['claims']['true']} of {j['claims']['checked']}",
         ]
+        x = j["explanations"]
+        if x["given"]:
+            lines.append(
+                f"explanations: {x['given']} given, {x['survived']} of the {x['decided']} that a test decided survived"
+            )
         if self.cascade.saving is not None:
             lines.append(
                 f"cascade: {self.cascade.measured:.0f} s measured, "
@@ -271,6 +287,8 @@ def summarize(directory: str | Path, benchmark: Benchmark | None = None) -> Summ
             agenda=store.agenda(),
             analyses=store.analyses(),
             llm_calls=store.llm_calls(),
+            explanations=store.explanations(),
+            steering=store.steering(),
         )
     finally:
         store.close()
