@@ -110,7 +110,8 @@ class LanguageModelBenchmark(BenchmarkBase):
         return [ArchitectureDomain(self.max_parameters), AlgorithmDomain(), data]
 
     def export(self, candidate: Candidate, target: Path) -> list[Path]:
-        """Writes a candidate as a plain PyTorch program: model, training and data; see :mod:`lm_export`."""
+        """Writes a candidate as a plain PyTorch program (model, training, data), and the model for Transformers; see
+        :mod:`lm_export`."""
         settings = {
             "sequence_length": self.length,
             "windows": self.full_steps * self.batch_size,

@@ -48,6 +48,9 @@ mlp.py: class MLP(nn.Module): __init__(self, width, hidden); forward(self, x) ->
 position.py: class Position(nn.Module): __init__(self, width, heads, max_length); embed(self, x) -> as x, once after the
 embedding; rotate(self, q, k) -> (q, k), each (batch, heads, n, width / heads); bias(self, n, heads) -> None or a causal
 additive mask (heads, n, n).
+Optional, for fast decoding: in TokenMixing step(self, x, position, state, index) -> (y, state), the whole prompt with
+state None and index 0, then one token, number index, with the state before it (tensors, batch first); in Position
+embed(self, x, offset=0) and rotate(self, q, k, offset=0), where offset is the number of the first token.
 connectivity.py: class Block(nn.Module): __init__(self, width, mixing, mlp, make_norm); forward(self, x, position) -> as
 x; mixing(x, position) and mlp(x) are the two mechanisms, make_norm() makes a Normalization."""
 
