@@ -85,6 +85,10 @@ class Benchmark(Protocol):
     A benchmark may also have a method ``export(candidate, target) -> list[Path]`` that writes a candidate under the
     directory ``target`` as code that runs without the engine, and returns what it wrote. Without it the command
     ``export`` writes every component's files and parameters as they are.
+
+    And it may have a method ``check(candidate, stages)`` that raises InvalidCandidate for a candidate that will not fit
+    its budgets, before it is admitted: what validation cannot see in one component alone. ``stages`` are those that it
+    would pass. No code of the candidate runs there.
     """
 
     metric: str

@@ -11,7 +11,7 @@ C. two fresh sandboxes get the weights and held-out inputs, one of them with alt
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -22,13 +22,14 @@ from asi_evolve.candidate import Candidate, thaw
 from asi_evolve.domain import BenchmarkBase, ParametricDomain, Stage
 from asi_evolve.domains import lm_judge
 from asi_evolve.domains.algorithm import AlgorithmDomain
-from asi_evolve.domains.architecture import ArchitectureDomain, model_files
+from asi_evolve.domains.architecture import ArchitectureDomain, Estimate, estimate_training, model_files
+from asi_evolve.domains.architecture.estimate import SLOW, MachineRates
 from asi_evolve.domains.corpus import Corpus, OnProgress, open_corpus
 from asi_evolve.domains.corpus_statistics import NAMES
 from asi_evolve.domains.data import DataDomain, Selection, select, uses_code
 from asi_evolve.domains.data.pipeline import LIKE_REFERENCE, passes
 from asi_evolve.domains.lm_export import write_export
-from asi_evolve.errors import CorpusError, EvaluationFailure
+from asi_evolve.errors import CorpusError, EvaluationFailure, InvalidCandidate
 from asi_evolve.execution import Limits, Result, Sandbox, progress
 from asi_evolve.execution.limits import MEBIBYTE
 
@@ -54,6 +55,8 @@ class LanguageModelBenchmark(BenchmarkBase):
         threads: CPU threads of a training process.
         data_seed: of the held-out windows, and of the draws of training bytes together with the evaluation's seed.
         max_parameters: larger models are refused.
+        max_flops_per_token, max_memory_mb: candidates that are estimated to take more than this of the costs of the
+            same name are refused before they are run; None for no limit. See :meth:`check`.
     """
 
     metric = "bits_per_byte"
@@ -74,6 +77,8 @@ class LanguageModelBenchmark(BenchmarkBase):
         threads: int = 1,
         data_seed: int = 0,
         max_parameters: int = 600_000,
+        max_flops_per_token: int | None = None,
+        max_memory_mb: int | None = None,
     ) -> None:
         self.options: Mapping[str, Any] = {
             "corpus": corpus,
@@ -86,6 +91,8 @@ class LanguageModelBenchmark(BenchmarkBase):
             "threads": threads,
             "data_seed": data_seed,
             "max_parameters": max_parameters,
+            "max_flops_per_token": max_flops_per_token,
+            "max_memory_mb": max_memory_mb,
         }
         for name, value in self.options.items():
             if isinstance(value, int) and value < (0 if name == "data_seed" else 1):
@@ -93,6 +100,7 @@ class LanguageModelBenchmark(BenchmarkBase):
         self.full_steps, self.batch_size, self.length = full_steps, batch_size, sequence_length
         self.held_out_windows, self.threads, self.data_seed = held_out_windows, threads, data_seed
         self.max_parameters = max_parameters
+        self.max_flops_per_token, self.max_memory_mb = max_flops_per_token, max_memory_mb
 
     def corpus(self, on_progress: OnProgress | None = None) -> Corpus:
         """The corpus, built at the first call on this machine (about half a minute). Raises CorpusError."""
@@ -107,7 +115,50 @@ class LanguageModelBenchmark(BenchmarkBase):
         """Architecture, algorithm and data. With a corpus of the user's, its sources are parameters of the last; that
         may raise CorpusError."""
         data = DataDomain() if self.options["corpus"] is None else DataDomain(self.corpus().sources)
-        return [ArchitectureDomain(self.max_parameters), AlgorithmDomain(), data]
+        return [ArchitectureDomain(self.max_parameters, self.length), AlgorithmDomain(), data]
+
+    def training_spec(self, candidate: Candidate) -> dict[str, Any]:
+        """Settings of the training."""
+        spec: dict[str, Any] = thaw(candidate.algorithm.params)
+        return spec
+
+    def check(self, candidate: Candidate, stages: Sequence[Stage]) -> None:
+        """Refuses what is estimated to exceed ``max_flops_per_token`` or ``max_memory_mb``, or to train for more than
+        twice a stage's time limit: estimates of time are right to a factor of two, and the limit holds anyway.
+
+        Raises:
+            InvalidCandidate: with what is estimated and what is allowed.
+        """
+        params, spec = candidate.architecture.params, self.training_spec(candidate)
+
+        def estimated(stage: Stage, rates: MachineRates | None = None) -> Estimate:
+            windows = max(1, round(self.full_steps * stage.budget)) * self.batch_size
+            steps = max(1, windows // int(spec["batch_size"]))
+            training = {"batch": int(spec["batch_size"]), "optimizer": spec["optimizer"], "ema": bool(spec["ema"])}
+            return estimate_training(params, length=self.length, steps=steps, rates=rates, **training)
+
+        for stage in stages:
+            slow = estimated(stage, SLOW)
+            limit, flops = self.max_flops_per_token, slow.flops_per_token
+            if limit is not None and flops > limit:
+                raise InvalidCandidate(f"layers, width: about {flops:.0f} FLOPs per token; at most {limit} are allowed")
+            if self.max_memory_mb is None and slow.seconds < stage.time_limit:
+                continue  # no need to measure this machine
+            try:
+                found = estimated(stage)
+            except RuntimeError:  # a sandbox that does not run: evaluations will say so
+                return
+            if self.max_memory_mb is not None and found.peak_memory_mb > self.max_memory_mb:
+                raise InvalidCandidate(
+                    f"layers, width, batch_size: about {found.peak_memory_mb:.0f} MiB in training; "
+                    f"at most {self.max_memory_mb} are allowed"
+                )
+            seconds = found.seconds / self.threads
+            if seconds > 2 * stage.time_limit:
+                raise InvalidCandidate(
+                    f"layers, width: about {seconds:.0f} s of training at the {stage.name} stage; "
+                    f"its time limit is {stage.time_limit:g} s"
+                )
 
     def export(self, candidate: Candidate, target: Path) -> list[Path]:
         """Writes a candidate as a plain PyTorch program (model, training, data), and the model for Transformers; see
@@ -249,8 +300,7 @@ class Evaluation:
 
     def training_spec(self) -> dict[str, Any]:
         """Settings of the training: those of the candidate."""
-        spec: dict[str, Any] = thaw(self.candidate.algorithm.params)
-        return spec
+        return self.benchmark.training_spec(self.candidate)
 
     def training_files(self) -> dict[str, str]:
         """Files of the training: those of the candidate's algorithm."""

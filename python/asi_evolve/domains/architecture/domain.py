@@ -10,6 +10,7 @@ import numpy as np
 
 from asi_evolve.candidate import Component, Edit
 from asi_evolve.domain import ParametricDomain
+from asi_evolve.domains.architecture.estimate import estimate_parameters
 from asi_evolve.domains.slots import Mechanism, code_statistics, settle
 from asi_evolve.errors import InvalidCandidate
 from asi_evolve.source import check_source
@@ -77,25 +78,16 @@ def model_files(component: Component) -> dict[str, str]:
     return {"model/__init__.py": template, **{f"model/{path}": text for path, text in component.files.items()}}
 
 
-def estimate_parameters(params: Any) -> int:
-    """Parameters of the model, exact to a few per cent for the reference mechanisms."""
-    width, layers = int(params["width"]), int(params["layers"])
-    hidden = max(8, int(width * params["mlp_ratio"]) // 8 * 8)
-    own = {"convolution": 16 - width, "gated_linear_attention": width + 32, "deltanet": int(params["heads"])}
-    mixing = 4 * width * width + own.get(params["token_mixing"], 0) * width
-    block = mixing + 2 * width * hidden + 4 * width
-    return 256 * width * (1 if params["tie_embeddings"] else 2) + layers * block + 2 * width
-
-
 class ArchitectureDomain(ParametricDomain):
     """See :data:`_DOC` for the contracts.
 
     Args:
         max_parameters: models larger than this are refused.
+        sequence_length: of the benchmark; a table of positions has parameters.
     """
 
-    def __init__(self, max_parameters: int = 600_000) -> None:
-        self.max_parameters = max_parameters
+    def __init__(self, max_parameters: int = 600_000, sequence_length: int = 128) -> None:
+        self.max_parameters, self.sequence_length = max_parameters, sequence_length
         parameters = [
             *(Mechanism(slot, names, doc=f"mechanism in {FILES[slot]}") for slot, names in REFERENCES.items()),
             Integer("layers", 1, 8, doc="number of blocks"),
@@ -126,7 +118,7 @@ class ArchitectureDomain(ParametricDomain):
         params = component.params
         if params["width"] % (2 * params["heads"]):
             raise InvalidCandidate(f"width: {params['width']} is not a multiple of 2 * heads = {2 * params['heads']}")
-        count = estimate_parameters(params)
+        count = estimate_parameters(params, self.sequence_length)
         if count > self.max_parameters:
             raise InvalidCandidate(f"layers, width: about {count} parameters; at most {self.max_parameters}")
 
