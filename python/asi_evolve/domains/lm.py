@@ -41,8 +41,8 @@ class LanguageModelBenchmark(BenchmarkBase):
     """Held-out bits per byte of a small byte-level language model, at equal training bytes.
 
     Costs: ``train_seconds``, CPU seconds of the training process by the kernel's count, start-up of about a second
-    included; ``flops_per_token`` of training, see :func:`lm_runner._flops`; ``peak_memory_mb``, largest resident set of
-    the training process, MiB.
+    included; ``flops_per_token`` of training, see :func:`lm_runner.count_flops`; ``peak_memory_mb``, largest resident
+    set of the training process, MiB.
 
     Args:
         corpus: JSON Lines, Parquet or text of your own; None for the text of this Python installation.

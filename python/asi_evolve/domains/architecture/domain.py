@@ -11,7 +11,8 @@ import numpy as np
 from asi_evolve.candidate import Component, Edit
 from asi_evolve.domain import ParametricDomain
 from asi_evolve.domains.architecture.estimate import estimate_parameters
-from asi_evolve.domains.slots import Mechanism, code_statistics, settle
+from asi_evolve.domains.architecture.features import slot_features
+from asi_evolve.domains.slots import Mechanism, settle
 from asi_evolve.errors import InvalidCandidate
 from asi_evolve.source import check_source
 from asi_evolve.space import Choice, Integer
@@ -78,6 +79,14 @@ def model_files(component: Component) -> dict[str, str]:
     return {"model/__init__.py": template, **{f"model/{path}": text for path, text in component.files.items()}}
 
 
+@lru_cache(maxsize=4096)
+def traced_package(path: str, text: str) -> tuple[tuple[str, str], ...]:
+    """The baseline's model with one file in another version, by path and text: what is traced for that file."""
+    template = (resources.files(__package__) / "template.py").read_text(encoding="utf-8")
+    files = {FILES[slot]: mechanisms()[slot][names[0]] for slot, names in REFERENCES.items()}
+    return tuple(sorted({"__init__.py": template, **files, path: text}.items()))
+
+
 class ArchitectureDomain(ParametricDomain):
     """See :data:`_DOC` for the contracts.
 
@@ -134,6 +143,11 @@ class ArchitectureDomain(ParametricDomain):
         return Edit(params={"mlp_ratio": self.space["mlp_ratio"].neighbour(component.params["mlp_ratio"], rng)})
 
     def features(self, component: Component) -> np.ndarray:
-        """The encoded parameters, then what the code of each slot does (see :func:`slots.code_statistics`)."""
-        code = [code_statistics(component.files[path]) for path in FILES.values()]
-        return np.concatenate([self.space.encode(component.params), *code])
+        """The encoded sizes, then per slot what its code computes, from its traced graph (see :mod:`features`). Names
+        have no part in it.
+
+        Code not seen before is traced in a sandbox, which takes about two seconds.
+        """
+        sizes = [x for p in self.space if p.name not in SLOTS for x in p.encode(component.params[p.name])]
+        graphs = [slot_features(traced_package(path, component.files[path])) for path in FILES.values()]
+        return np.concatenate([sizes, *graphs])
