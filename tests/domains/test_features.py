@@ -140,6 +140,23 @@ def test_a_change_of_what_is_computed_shows():
         assert distance(of("token_mixing", LINEAR.replace(old, new)), start) > 0.3
 
 
+def test_another_process_finds_what_was_traced(tmp_path, runs):
+    package = traced_package("mlp.py", REORDERED)
+    first = features.slot_features(package, tmp_path)
+    broken = traced_package("mlp.py", "raise RuntimeError\n" + REORDERED)
+    second = features.slot_features(broken, tmp_path)
+    assert len(runs) == 2
+    features.slot_features.cache_clear()
+    assert np.array_equal(features.slot_features(package, tmp_path), first)
+    assert np.array_equal(features.slot_features(broken, tmp_path), second)
+    assert len(runs) == 2
+    for path in (tmp_path / "traced").iterdir():  # a damaged file is as good as none
+        path.write_text("[1")
+    features.slot_features.cache_clear()
+    assert np.array_equal(features.slot_features(package, tmp_path), first)
+    assert len(runs) == 3
+
+
 HOSTILE = """
 from pathlib import Path
 for place in ({place!r}, "/tmp/asi-evolve-was-here", "/var/tmp/asi-evolve-was-here"):

@@ -24,7 +24,7 @@ from asi_evolve.domains import lm_judge
 from asi_evolve.domains.algorithm import AlgorithmDomain
 from asi_evolve.domains.architecture import ArchitectureDomain, Estimate, estimate_training, model_files
 from asi_evolve.domains.architecture.estimate import SLOW, MachineRates
-from asi_evolve.domains.corpus import Corpus, OnProgress, open_corpus
+from asi_evolve.domains.corpus import Corpus, OnProgress, default_cache, open_corpus
 from asi_evolve.domains.corpus_statistics import NAMES
 from asi_evolve.domains.data import DataDomain, Selection, select, uses_code
 from asi_evolve.domains.data.pipeline import LIKE_REFERENCE, passes
@@ -115,7 +115,8 @@ class LanguageModelBenchmark(BenchmarkBase):
         """Architecture, algorithm and data. With a corpus of the user's, its sources are parameters of the last; that
         may raise CorpusError."""
         data = DataDomain() if self.options["corpus"] is None else DataDomain(self.corpus().sources)
-        return [ArchitectureDomain(self.max_parameters, self.length), AlgorithmDomain(), data]
+        cache = Path(self.options["cache"] or default_cache()).expanduser()
+        return [ArchitectureDomain(self.max_parameters, self.length, cache), AlgorithmDomain(), data]
 
     def training_spec(self, candidate: Candidate) -> dict[str, Any]:
         """Settings of the training."""

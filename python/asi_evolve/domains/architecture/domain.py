@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,10 +94,11 @@ class ArchitectureDomain(ParametricDomain):
     Args:
         max_parameters: models larger than this are refused.
         sequence_length: of the benchmark; a table of positions has parameters.
+        cache: directory that keeps what :meth:`features` traced.
     """
 
-    def __init__(self, max_parameters: int = 600_000, sequence_length: int = 128) -> None:
-        self.max_parameters, self.sequence_length = max_parameters, sequence_length
+    def __init__(self, max_parameters: int = 600_000, sequence_length: int = 128, cache: Path | None = None) -> None:
+        self.max_parameters, self.sequence_length, self.cache = max_parameters, sequence_length, cache
         parameters = [
             *(Mechanism(slot, names, doc=f"mechanism in {FILES[slot]}") for slot, names in REFERENCES.items()),
             Integer("layers", 1, 8, doc="number of blocks"),
@@ -149,5 +151,5 @@ class ArchitectureDomain(ParametricDomain):
         Code not seen before is traced in a sandbox, which takes about two seconds.
         """
         sizes = [x for p in self.space if p.name not in SLOTS for x in p.encode(component.params[p.name])]
-        graphs = [slot_features(traced_package(path, component.files[path])) for path in FILES.values()]
+        graphs = [slot_features(traced_package(path, component.files[path]), self.cache) for path in FILES.values()]
         return np.concatenate([sizes, *graphs])

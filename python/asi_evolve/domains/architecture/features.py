@@ -6,11 +6,14 @@ the reference mechanisms it comes with the package, in ``traced.json``, which :f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +26,46 @@ from asi_evolve.execution.limits import MEBIBYTE
 
 SIZE = 1 + trace.SIZE  # of a slot's features: whether it could be traced, and the graph
 _LARGEST = 4.0
-_LIMITS = Limits(wall_seconds=60, memory_bytes=2048 * MEBIBYTE, result_bytes=MEBIBYTE)
+_LIMITS = Limits(wall_seconds=30, memory_bytes=2048 * MEBIBYTE, result_bytes=MEBIBYTE)
 _KNOWN = "traced.json"  # counts of the references by key
 
 
 @lru_cache(maxsize=4096)
-def slot_features(package: tuple[tuple[str, str], ...]) -> np.ndarray:
+def slot_features(package: tuple[tuple[str, str], ...], cache: Path | None = None) -> np.ndarray:
     """float64 [SIZE] of a model package, by path and text; entries in [0, 4]. Not to be written to.
+
+    Args:
+        package: path and text of every file.
+        cache: directory that keeps what was traced, for a campaign that goes on in another process.
 
     Logarithms of the counts that :func:`trace.trace` gives. Code that cannot be traced has those of its syntax, and is
     far from all that can.
     """
-    files = dict(package)
-    counts = _known().get(key(files))
-    if counts is None:
-        counts = _checked(run([files]).value, 1)[0]
+    counts = _traced(dict(package), cache)
     if counts is None:
         written = np.concatenate([code_statistics(text) for path, text in package if path != "__init__.py"])
         return np.concatenate([np.zeros(1), np.resize(written, trace.SIZE)])
     values = np.minimum(np.log1p(np.asarray(counts, dtype=np.float64)), _LARGEST)
     return np.concatenate([np.ones(1), values])
+
+
+def _traced(files: Mapping[str, str], cache: Path | None) -> Sequence[float] | None:
+    name = key(files)
+    if name in _known():
+        return _known()[name]
+    place = cache / "traced" / f"{name[:32]}-{version('torch')}.json" if cache else None
+    if place is not None:
+        with contextlib.suppress(OSError, ValueError):
+            return _checked([json.loads(place.read_text(encoding="utf-8"))], 1)[0]
+    result = run([files])
+    counts = _checked(result.value, 1)[0]
+    if place is not None and (counts is not None or result.status in ("error", "timeout")):
+        with contextlib.suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            part = place.with_suffix(f".{os.getpid()}")
+            part.write_text(json.dumps(counts), encoding="utf-8")
+            part.replace(place)
+    return counts
 
 
 def key(files: Mapping[str, str]) -> str:
