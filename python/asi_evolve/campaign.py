@@ -17,6 +17,7 @@ from asi_evolve.candidate import Candidate
 from asi_evolve.config import Config
 from asi_evolve.domain import Benchmark, Domain
 from asi_evolve.execution.pool import LocalPool
+from asi_evolve.fitness import STAGES
 from asi_evolve.knowledge.store import Evaluation, Store
 from asi_evolve.ledger import Ledger
 from asi_evolve.llm.base import LLM
@@ -96,6 +97,12 @@ class Campaign:
         so that a phase started again after a crash draws the same numbers."""
         words = [zlib.crc32(s.encode()) if isinstance(s, str) else s for s in stream]
         return np.random.default_rng([self.config.seed, *words])
+
+    def check(self, candidate: Candidate) -> None:
+        """What the benchmark, if it has the method, checks before a candidate is admitted. Raises InvalidCandidate."""
+        checks = getattr(self.benchmark, "check", None)
+        if checks is not None:
+            checks(candidate, [self.config.stage(name) for name in STAGES])
 
     def seed(self, *stream: str | int) -> int:
         """A sampling seed for the LLM, from the stream of this name."""

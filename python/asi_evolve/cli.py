@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _directory(report)
     report.add_argument("--out", metavar="FILE", help="default: DIR/report.html")
 
-    export = _command(commands, "export", _export, "write the best triple as plain PyTorch code")
+    export = _command(commands, "export", _export, "write the best triple as PyTorch and Hugging Face code")
     _directory(export)
     export.add_argument("--out", metavar="DIR", help="default: DIR/export")
     export.add_argument("--candidate", metavar="C12", help="another candidate than the best")

@@ -85,8 +85,9 @@ def test_gated_linear_attention_is_its_recurrence(n):
     for t in range(n):
         state = log_a[:, :, t].exp()[..., None] * state + k[:, :, t, :, None] * v[:, :, t, None]
         expected.append((q[:, :, t, None] @ state)[:, :, 0])
-    y = load("token_mixing", "gated_linear_attention")["gated_attention"](q, k, v, log_a)
+    y, last = load("token_mixing", "gated_linear_attention")["gated_attention"](q, k, v, log_a)
     assert not ((y - torch.stack(expected, 2)).abs().max() > 1e-9)
+    assert not ((last - state).abs().max() > 1e-9)
 
 
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 70])
@@ -101,8 +102,9 @@ def test_deltanet_is_its_recurrence(n):
         write = beta[:, :, t, None] * (v[:, :, t] - held)
         state = state + k[:, :, t, :, None] * write[:, :, None]
         expected.append(torch.einsum("bhd,bhde->bhe", q[:, :, t], state))
-    y = load("token_mixing", "deltanet")["delta_rule"](q, k, v, beta)
+    y, last = load("token_mixing", "deltanet")["delta_rule"](q, k, v, beta)
     assert not ((y - torch.stack(expected, 2)).abs().max() > 1e-9)
+    assert not ((last - state).abs().max() > 1e-9)
 
 
 def test_performer_estimates_softmax_attention():

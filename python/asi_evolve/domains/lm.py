@@ -11,7 +11,7 @@ C. two fresh sandboxes get the weights and held-out inputs, one of them with alt
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -22,14 +22,15 @@ from asi_evolve.candidate import Candidate, thaw
 from asi_evolve.domain import BenchmarkBase, ParametricDomain, Stage
 from asi_evolve.domains import lm_judge
 from asi_evolve.domains.algorithm import AlgorithmDomain
-from asi_evolve.domains.architecture import ArchitectureDomain, model_files
-from asi_evolve.domains.corpus import Corpus, open_corpus
+from asi_evolve.domains.architecture import ArchitectureDomain, Estimate, estimate_training, model_files
+from asi_evolve.domains.architecture.estimate import SLOW, MachineRates
+from asi_evolve.domains.corpus import Corpus, default_cache, open_corpus
 from asi_evolve.domains.corpus_build import OnProgress
 from asi_evolve.domains.corpus_statistics import NAMES
 from asi_evolve.domains.data import DataDomain, Selection, select, uses_code
 from asi_evolve.domains.data.pipeline import LIKE_REFERENCE, passes
 from asi_evolve.domains.lm_export import write_export
-from asi_evolve.errors import CorpusError, EvaluationFailure
+from asi_evolve.errors import CorpusError, EvaluationFailure, InvalidCandidate
 from asi_evolve.execution import Limits, Result, Sandbox, progress
 from asi_evolve.execution.limits import MEBIBYTE
 
@@ -42,8 +43,8 @@ class LanguageModelBenchmark(BenchmarkBase):
     """Held-out bits per byte of a small byte-level language model, at equal training bytes.
 
     Costs: ``train_seconds``, CPU seconds of the training process by the kernel's count, start-up of about a second
-    included; ``flops_per_token`` of training, see :func:`lm_runner._flops`; ``peak_memory_mb``, largest resident set of
-    the training process, MiB.
+    included; ``flops_per_token`` of training, see :func:`lm_runner.count_flops`; ``peak_memory_mb``, largest resident
+    set of the training process, MiB.
 
     Args:
         corpus: JSON Lines, Parquet, text or a dataset saved to disk; None for the text of this Python installation.
@@ -60,6 +61,8 @@ class LanguageModelBenchmark(BenchmarkBase):
         dtype: of training: ``float32``, or ``bfloat16`` / ``float16`` by torch.autocast. The judge reads in float32.
         accumulate: parts of a batch that a process takes one after the other.
         processes: data-parallel processes of one training, each with ``threads`` and, on ``cuda``, a GPU.
+        max_flops_per_token, max_memory_mb: candidates that are estimated to take more than this of the costs of the
+            same name are refused before they are run; None for no limit. See :meth:`check`.
     """
 
     metric = "bits_per_byte"
@@ -84,6 +87,8 @@ class LanguageModelBenchmark(BenchmarkBase):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         accumulate: int = 1,
         processes: int = 1,
+        max_flops_per_token: int | None = None,
+        max_memory_mb: int | None = None,
     ) -> None:
         self.options: Mapping[str, Any] = {
             "corpus": corpus,
@@ -100,6 +105,8 @@ class LanguageModelBenchmark(BenchmarkBase):
             "dtype": dtype,
             "accumulate": accumulate,
             "processes": processes,
+            "max_flops_per_token": max_flops_per_token,
+            "max_memory_mb": max_memory_mb,
         }
         for name, allowed in (("device", ("cpu", "cuda")), ("dtype", ("float32", "bfloat16", "float16"))):
             if self.options[name] not in allowed:
@@ -111,6 +118,7 @@ class LanguageModelBenchmark(BenchmarkBase):
         self.held_out_windows, self.threads, self.data_seed = held_out_windows, threads, data_seed
         self.max_parameters = max_parameters
         self.spread = {"device": device, "dtype": dtype, "accumulate": accumulate, "processes": processes}
+        self.max_flops_per_token, self.max_memory_mb = max_flops_per_token, max_memory_mb
 
     def corpus(self, on_progress: OnProgress | None = None) -> Corpus:
         """The corpus, built at the first call on this machine (about half a minute). Raises CorpusError."""
@@ -132,10 +140,55 @@ class LanguageModelBenchmark(BenchmarkBase):
         if self.options["corpus"] is not None:
             corpus = self.corpus()
             data = DataDomain(corpus.sources, corpus.languages)
-        return [ArchitectureDomain(self.max_parameters), AlgorithmDomain(), data]
+        cache = Path(self.options["cache"] or default_cache()).expanduser()
+        return [ArchitectureDomain(self.max_parameters, self.length, cache), AlgorithmDomain(), data]
+
+    def training_spec(self, candidate: Candidate) -> dict[str, Any]:
+        """Settings of the training."""
+        spec: dict[str, Any] = thaw(candidate.algorithm.params)
+        return spec
+
+    def check(self, candidate: Candidate, stages: Sequence[Stage]) -> None:
+        """Refuses what is estimated to exceed ``max_flops_per_token`` or ``max_memory_mb``, or to train for more than
+        twice a stage's time limit: estimates of time are right to a factor of two, and the limit holds anyway.
+
+        Raises:
+            InvalidCandidate: with what is estimated and what is allowed.
+        """
+        params, spec = candidate.architecture.params, self.training_spec(candidate)
+
+        def estimated(stage: Stage, rates: MachineRates | None = None) -> Estimate:
+            windows = max(1, round(self.full_steps * stage.budget)) * self.batch_size
+            steps = max(1, windows // int(spec["batch_size"]))
+            training = {"batch": int(spec["batch_size"]), "optimizer": spec["optimizer"], "ema": bool(spec["ema"])}
+            return estimate_training(params, length=self.length, steps=steps, rates=rates, **training)
+
+        for stage in stages:
+            slow = estimated(stage, SLOW)
+            limit, flops = self.max_flops_per_token, slow.flops_per_token
+            if limit is not None and flops > limit:
+                raise InvalidCandidate(f"layers, width: about {flops:.0f} FLOPs per token; at most {limit} are allowed")
+            if self.max_memory_mb is None and slow.seconds < stage.time_limit:
+                continue  # no need to measure this machine
+            try:
+                found = estimated(stage)
+            except RuntimeError:  # a sandbox that does not run: evaluations will say so
+                return
+            if self.max_memory_mb is not None and found.peak_memory_mb > self.max_memory_mb:
+                raise InvalidCandidate(
+                    f"layers, width, batch_size: about {found.peak_memory_mb:.0f} MiB in training; "
+                    f"at most {self.max_memory_mb} are allowed"
+                )
+            seconds = found.seconds / self.threads
+            if seconds > 2 * stage.time_limit:
+                raise InvalidCandidate(
+                    f"layers, width: about {seconds:.0f} s of training at the {stage.name} stage; "
+                    f"its time limit is {stage.time_limit:g} s"
+                )
 
     def export(self, candidate: Candidate, target: Path) -> list[Path]:
-        """Writes a candidate as a plain PyTorch program: model, training and data; see :mod:`lm_export`."""
+        """Writes a candidate as a plain PyTorch program (model, training, data), and the model for Transformers; see
+        :mod:`lm_export`."""
         settings = {
             "sequence_length": self.length,
             "windows": self.full_steps * self.batch_size,
@@ -283,8 +336,7 @@ class Evaluation:
 
     def training_spec(self) -> dict[str, Any]:
         """Settings of the training: those of the candidate."""
-        spec: dict[str, Any] = thaw(self.candidate.algorithm.params)
-        return spec
+        return self.benchmark.training_spec(self.candidate)
 
     def training_files(self) -> dict[str, str]:
         """Files of the training: those of the candidate's algorithm."""

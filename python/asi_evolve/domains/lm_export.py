@@ -1,8 +1,10 @@
-"""A candidate of the language-model benchmark as a plain PyTorch program that runs without the engine."""
+"""A candidate of the language-model benchmark as a plain PyTorch program, and its model for Hugging Face Transformers;
+both run without the engine."""
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 from importlib import resources
 from pathlib import Path
@@ -10,12 +12,15 @@ from typing import Any
 
 from asi_evolve.candidate import Candidate, Component, thaw
 from asi_evolve.domains.algorithm.domain import training_files
-from asi_evolve.domains.architecture import model_files
+from asi_evolve.domains.architecture import SLOTS, model_files
 from asi_evolve.domains.data import curation_files
+from asi_evolve.domains.slots import CUSTOM
 
 _PROVIDED = frozenset(
     {"linear_attention", "linear_attention_ref", "linear_attention_step"}
 )  # what ops.py has of asi_evolve.ops
+_HUGGING_FACE = ("__init__.py", "configuration_evolved.py", "decoding.py", "modeling_evolved.py", "README.md")
+_OTHERS = "# Named here because Transformers copies those modules alone that the first one imports.\n"
 _COPIED = {  # modules of the engine that need numpy alone and are exported as they are
     "curation/statistics.py": "corpus_statistics.py",
     "curation/dedup.py": "corpus_dedup.py",
@@ -26,7 +31,8 @@ _COPIED = {  # modules of the engine that need numpy alone and are exported as t
 
 
 def export_files(candidate: Candidate, settings: dict[str, Any]) -> dict[str, str]:
-    """Text by relative path: the packages ``model``, ``training`` and ``curation``, ``train.py``, ``data.py``, README.
+    """Text by relative path: the packages ``model``, ``training`` and ``curation``, ``train.py``, ``data.py``, README,
+    and ``huggingface``, the same model for Transformers, which is complete in itself.
 
     Args:
         candidate: the triple.
@@ -55,6 +61,7 @@ def export_files(candidate: Candidate, settings: dict[str, Any]) -> dict[str, st
     files["model/params.json"] = _json(candidate.architecture)
     files["training/spec.json"] = _json(candidate.algorithm)
     files["curation/params.json"] = _json(candidate.data)
+    files |= _huggingface(candidate.architecture, files, settings["sequence_length"])
     files["settings.json"] = json.dumps(settings, indent=2) + "\n"
     readme = _read("lm_export_files/README.md")
     files["README.md"] = readme.replace("SEQUENCE_LENGTH", str(settings["sequence_length"]))
@@ -62,6 +69,37 @@ def export_files(candidate: Candidate, settings: dict[str, Any]) -> dict[str, st
         lines = "\n".join(f"- `{line}`" for line in left)
         files["README.md"] += f"\nThese imports could not be replaced, so the engine is needed after all:\n\n{lines}\n"
     return files
+
+
+def _huggingface(architecture: Component, files: dict[str, str], length: int) -> dict[str, str]:
+    """The folder ``huggingface``: flat, as Transformers copies only modules that lie beside the one it loads."""
+    code = {
+        path.split("/")[1]: text for path, text in files.items() if path.startswith("model/") and path[-3:] == ".py"
+    }
+    code["language_model.py"] = code.pop("__init__.py")
+    for name in _HUGGING_FACE:
+        code[name] = _read(f"lm_export_files/huggingface/{name}")
+    names = {**SLOTS, "ops": "linear_attention", "reference": "linear_attention_ref"}
+    imports = [f"from .{m} import {n} as _{m}  # noqa: F401\n" for m, n in names.items() if f"{m}.py" in code]
+    code["modeling_evolved.py"] = code["modeling_evolved.py"].replace(_OTHERS, _OTHERS + "".join(imports))
+    # Transformers takes two models with one configuration class for the same code: each export has a class of its own.
+    digest = hashlib.sha256("\0".join(text for _, text in sorted(code.items())).encode()).hexdigest()
+    code["configuration_evolved.py"] += (
+        f'\n\nCODE = "{digest[:16]}"  # of the modules here, which this class stands for\n'
+    )
+    config = {
+        "architectures": ["EvolvedForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "configuration_evolved.EvolvedConfig",
+            "AutoModelForCausalLM": "modeling_evolved.EvolvedForCausalLM",
+        },
+        "model_type": "asi_evolve",
+        "architecture": thaw(architecture.params),
+        "max_position_embeddings": length,
+        "resume": CUSTOM not in [architecture.params[slot] for slot in SLOTS],
+    }
+    code["config.json"] = json.dumps(config, indent=2) + "\n"
+    return {f"huggingface/{path}": text for path, text in code.items()}
 
 
 def write_export(candidate: Candidate, target: Path, settings: dict[str, Any]) -> list[Path]:

@@ -106,6 +106,10 @@ class JointBenchmark(LanguageModelBenchmark):
         architecture, _, data = super().domains()
         return [architecture, RLGraphDomain(PARAMETERS, START, _DOC + GRAPH_DOC), data]
 
+    def training_spec(self, candidate: Candidate) -> dict[str, Any]:
+        """Settings of the pretraining, the same for every candidate."""
+        return self.pretraining
+
     def export(self, candidate: Candidate, target: Path) -> list[Path]:
         """The pretraining as :meth:`LanguageModelBenchmark.export` writes it; the algorithm's files in ``tuning/``."""
         pretraining = Component("algorithm", self.pretraining, {"loss.py": LOSS})
@@ -142,9 +146,6 @@ class JointBenchmark(LanguageModelBenchmark):
 
 class _JointEvaluation(Evaluation):
     benchmark: JointBenchmark
-
-    def training_spec(self) -> dict[str, Any]:
-        return self.benchmark.pretraining
 
     def training_files(self) -> dict[str, str]:
         return {"loss.py": LOSS}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -187,7 +187,12 @@ def _report(step: int, steps: int, loss: float) -> None:
 
 
 def _flops(model: Any, tokens: Any) -> float:
-    """Training floating-point operations per token: three times the forward pass (one forward, two backward).
+    """Training floating-point operations per token: three times the forward pass (one forward, two backward)."""
+    return 3.0 * count_flops(lambda: model(tokens)) / int(tokens.numel())
+
+
+def count_flops(work: Callable[[], Any]) -> float:
+    """Floating-point operations of a forward pass.
 
     Counted by torch's FlopCounterMode over matrix products, convolutions and attention (2 per multiply-add, masked
     positions included), and over ``asi_evolve.ops.linear_attention``, which brings a formula of its own. Element-wise
@@ -202,5 +207,5 @@ def _flops(model: Any, tokens: Any) -> float:
     # torch has no formula for its own CPU kernel.
     known = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counter:
-        model(tokens)
-    return 3.0 * float(counter.get_total_flops()) / int(tokens.numel())
+        work()
+    return float(counter.get_total_flops())

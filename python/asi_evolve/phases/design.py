@@ -266,10 +266,11 @@ class _Design:
         try:
             child = domain.apply(parent[domain.name], proposal.edit)
             domain.validate(child)
+            candidate = self.incumbent.replace(child)
+            self.campaign.check(candidate)
         except (InvalidEdit, InvalidCandidate, ValueError, TypeError) as error:
             proposal.status, proposal.cause = "invalid", str(error)
             return proposal
-        candidate = self.incumbent.replace(child)
         if child == parent[domain.name]:
             proposal.status, proposal.cause = "duplicate", "the change leaves the parent as it is"
             return proposal

@@ -5,16 +5,24 @@ from __future__ import annotations
 from asi_evolve.domains.architecture.domain import (
     SLOTS,
     ArchitectureDomain,
-    estimate_parameters,
     mechanisms,
     model_files,
     reference_source,
+)
+from asi_evolve.domains.architecture.estimate import (
+    Estimate,
+    estimate_parameters,
+    estimate_training,
+    machine_rates,
 )
 
 __all__ = [
     "SLOTS",
     "ArchitectureDomain",
+    "Estimate",
     "estimate_parameters",
+    "estimate_training",
+    "machine_rates",
     "mechanisms",
     "model_files",
     "reference_source",

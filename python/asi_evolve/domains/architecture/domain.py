@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from asi_evolve.candidate import Component, Edit
 from asi_evolve.domain import ParametricDomain
-from asi_evolve.domains.slots import Mechanism, code_statistics, settle
+from asi_evolve.domains.architecture.estimate import estimate_parameters
+from asi_evolve.domains.architecture.features import slot_features
+from asi_evolve.domains.slots import Mechanism, settle
 from asi_evolve.errors import InvalidCandidate
 from asi_evolve.source import check_source
 from asi_evolve.space import Choice, Integer
@@ -48,6 +51,9 @@ mlp.py: class MLP(nn.Module): __init__(self, width, hidden); forward(self, x) ->
 position.py: class Position(nn.Module): __init__(self, width, heads, max_length); embed(self, x) -> as x, once after the
 embedding; rotate(self, q, k) -> (q, k), each (batch, heads, n, width / heads); bias(self, n, heads) -> None or a causal
 additive mask (heads, n, n).
+Optional, for fast decoding: in TokenMixing step(self, x, position, state, index) -> (y, state), the whole prompt with
+state None and index 0, then one token, number index, with the state before it (tensors, batch first); in Position
+embed(self, x, offset=0) and rotate(self, q, k, offset=0), where offset is the number of the first token.
 connectivity.py: class Block(nn.Module): __init__(self, width, mixing, mlp, make_norm); forward(self, x, position) -> as
 x; mixing(x, position) and mlp(x) are the two mechanisms, make_norm() makes a Normalization."""
 
@@ -74,14 +80,12 @@ def model_files(component: Component) -> dict[str, str]:
     return {"model/__init__.py": template, **{f"model/{path}": text for path, text in component.files.items()}}
 
 
-def estimate_parameters(params: Any) -> int:
-    """Parameters of the model, exact to a few per cent for the reference mechanisms."""
-    width, layers = int(params["width"]), int(params["layers"])
-    hidden = max(8, int(width * params["mlp_ratio"]) // 8 * 8)
-    own = {"convolution": 16 - width, "gated_linear_attention": width + 32, "deltanet": int(params["heads"])}
-    mixing = 4 * width * width + own.get(params["token_mixing"], 0) * width
-    block = mixing + 2 * width * hidden + 4 * width
-    return 256 * width * (1 if params["tie_embeddings"] else 2) + layers * block + 2 * width
+@lru_cache(maxsize=4096)
+def traced_package(path: str, text: str) -> tuple[tuple[str, str], ...]:
+    """The baseline's model with one file in another version, by path and text: what is traced for that file."""
+    template = (resources.files(__package__) / "template.py").read_text(encoding="utf-8")
+    files = {FILES[slot]: mechanisms()[slot][names[0]] for slot, names in REFERENCES.items()}
+    return tuple(sorted({"__init__.py": template, **files, path: text}.items()))
 
 
 class ArchitectureDomain(ParametricDomain):
@@ -89,10 +93,12 @@ class ArchitectureDomain(ParametricDomain):
 
     Args:
         max_parameters: models larger than this are refused.
+        sequence_length: of the benchmark; a table of positions has parameters.
+        cache: directory that keeps what :meth:`features` traced.
     """
 
-    def __init__(self, max_parameters: int = 600_000) -> None:
-        self.max_parameters = max_parameters
+    def __init__(self, max_parameters: int = 600_000, sequence_length: int = 128, cache: Path | None = None) -> None:
+        self.max_parameters, self.sequence_length, self.cache = max_parameters, sequence_length, cache
         parameters = [
             *(Mechanism(slot, names, doc=f"mechanism in {FILES[slot]}") for slot, names in REFERENCES.items()),
             Integer("layers", 1, 8, doc="number of blocks"),
@@ -123,7 +129,7 @@ class ArchitectureDomain(ParametricDomain):
         params = component.params
         if params["width"] % (2 * params["heads"]):
             raise InvalidCandidate(f"width: {params['width']} is not a multiple of 2 * heads = {2 * params['heads']}")
-        count = estimate_parameters(params)
+        count = estimate_parameters(params, self.sequence_length)
         if count > self.max_parameters:
             raise InvalidCandidate(f"layers, width: about {count} parameters; at most {self.max_parameters}")
 
@@ -139,6 +145,11 @@ class ArchitectureDomain(ParametricDomain):
         return Edit(params={"mlp_ratio": self.space["mlp_ratio"].neighbour(component.params["mlp_ratio"], rng)})
 
     def features(self, component: Component) -> np.ndarray:
-        """The encoded parameters, then what the code of each slot does (see :func:`slots.code_statistics`)."""
-        code = [code_statistics(component.files[path]) for path in FILES.values()]
-        return np.concatenate([self.space.encode(component.params), *code])
+        """The encoded sizes, then per slot what its code computes, from its traced graph (see :mod:`features`). Names
+        have no part in it.
+
+        Code not seen before is traced in a sandbox, which takes about two seconds.
+        """
+        sizes = [x for p in self.space if p.name not in SLOTS for x in p.encode(component.params[p.name])]
+        graphs = [slot_features(traced_package(path, component.files[path]), self.cache) for path in FILES.values()]
+        return np.concatenate([sizes, *graphs])

@@ -23,15 +23,18 @@ class LanguageModel(nn.Module):
         window: taps or tokens that local mechanisms look back.
         tie_embeddings: use the embedding as the output matrix.
         max_length: longest sequence.
+        token_mixing: class of the token mixing.
     """
 
-    def __init__(self, *, width, layers, heads, mlp_ratio, window, tie_embeddings, max_length):
+    def __init__(
+        self, *, width, layers, heads, mlp_ratio, window, tie_embeddings, max_length, token_mixing=TokenMixing
+    ):
         super().__init__()
         self.embedding = nn.Embedding(256, width)
         self.position = Position(width, heads, max_length)
         hidden = max(8, int(width * mlp_ratio) // 8 * 8)
         self.blocks = nn.ModuleList(
-            Block(width, TokenMixing(width, heads, window), MLP(width, hidden), lambda: Normalization(width))
+            Block(width, token_mixing(width, heads, window), MLP(width, hidden), lambda: Normalization(width))
             for _ in range(layers)
         )
         self.norm = Normalization(width)
@@ -55,10 +58,10 @@ class LanguageModel(nn.Module):
         return self.head(self.features(tokens))
 
 
-def build(params, max_length):
+def build(params, max_length, token_mixing=TokenMixing):
     """The model of an architecture's parameters."""
     names = ("width", "layers", "heads", "mlp_ratio", "window", "tie_embeddings")
-    return LanguageModel(**{name: params[name] for name in names}, max_length=max_length)
+    return LanguageModel(**{name: params[name] for name in names}, max_length=max_length, token_mixing=token_mixing)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Trains the model as the campaign did: its architecture, its training algorithm, its data pipeline, on your text.
 
-    python train.py --data FILE.jsonl [--steps N] [--held-out FILE.jsonl] [--out model.pt]
+    python train.py --data FILE.jsonl [--steps N] [--held-out FILE.jsonl] [--out model.pt] [--huggingface]
 
 The training algorithm is training/__init__.py with the parameters of training/spec.json and the loss of
 training/loss.py; the model is the package model/ with the parameters of model/params.json.
@@ -53,6 +53,28 @@ def bits_per_byte(model, windows):
     return total / math.log(2) / (len(windows) * (windows.shape[1] - 1))
 
 
+def save_pretrained(model, tokens):
+    """Writes the weights into huggingface/, whose code then loads them; needs transformers.
+
+    Args:
+        model: as :func:`fit` returns it.
+        tokens: int64 (batch, n), a text on which decoding with a state is compared with reading everything.
+
+    Returns:
+        Whether decoding goes on from a state.
+    """
+    from huggingface.configuration_evolved import EvolvedConfig
+    from huggingface.decoding import agrees
+    from huggingface.modeling_evolved import EvolvedForCausalLM
+
+    config = EvolvedConfig.from_pretrained(HERE / "huggingface")
+    other = EvolvedForCausalLM(config).eval()
+    other.model.load_state_dict({**dict(model.named_buffers()), **model.state_dict()})
+    other.config.resume = agrees(other.model, tokens)
+    other.save_pretrained(HERE / "huggingface")
+    return other.config.resume
+
+
 def consecutive(pool, limit):
     """Windows that follow each other through a pool: uint8 (count, LENGTH + 1)."""
     count = min(limit, (len(pool.text) - 1) // LENGTH)
@@ -71,6 +93,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=SETTINGS["threads"])
     parser.add_argument("--out", default="model.pt", help="where the weights go")
+    parser.add_argument("--huggingface", action="store_true", help="also write weights into huggingface/")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     count = arguments.steps * SPEC["batch_size"] if arguments.steps else SETTINGS["windows"]
@@ -90,6 +113,11 @@ def main():
     model = fit(windows, arguments.seed, on_step)
     torch.save(model.state_dict(), arguments.out)
     print(f"weights: {arguments.out}")
+    if arguments.huggingface:
+        goes_on = save_pretrained(model, torch.from_numpy(windows[:2, :-1]).long())
+        print(
+            f"Hugging Face: {HERE / 'huggingface'}, decoding {'with a state' if goes_on else 'reads everything again'}"
+        )
     if held_out is not None:
         print(f"held-out: {bits_per_byte(model, held_out):.4f} bits per byte")
 

@@ -13,10 +13,10 @@ class Position(nn.Module):
         bias = (-slopes[:, None, None] * distance).masked_fill(distance < 0, float("-inf"))
         self.register_buffer("table", bias, persistent=False)
 
-    def embed(self, x):
+    def embed(self, x, offset=0):
         return x
 
-    def rotate(self, q, k):
+    def rotate(self, q, k, offset=0):
         return q, k
 
     def bias(self, n, heads):

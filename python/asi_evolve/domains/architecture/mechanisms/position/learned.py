@@ -9,10 +9,10 @@ class Position(nn.Module):
         super().__init__()
         self.table = nn.Parameter(0.02 * torch.randn(max_length, width))
 
-    def embed(self, x):
-        return x + self.table[: x.shape[1]]
+    def embed(self, x, offset=0):
+        return x + self.table[offset : offset + x.shape[1]]
 
-    def rotate(self, q, k):
+    def rotate(self, q, k, offset=0):
         return q, k
 
     def bias(self, n, heads):

@@ -12,16 +12,17 @@ class Position(nn.Module):
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
 
-    def embed(self, x):
+    def embed(self, x, offset=0):
         return x
 
-    def rotate(self, q, k):
-        return self._turn(q), self._turn(k)
+    def rotate(self, q, k, offset=0):
+        return self._turn(q, offset), self._turn(k, offset)
 
     def bias(self, n, heads):
         return None
 
-    def _turn(self, x):
+    def _turn(self, x, offset):
         a, b = x.chunk(2, dim=-1)
-        cos, sin = self.cos[: x.shape[-2]], self.sin[: x.shape[-2]]
+        where = slice(offset, offset + x.shape[-2])
+        cos, sin = self.cos[where], self.sin[where]
         return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

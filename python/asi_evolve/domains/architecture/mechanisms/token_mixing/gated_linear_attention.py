@@ -8,8 +8,9 @@ from torch import nn
 CHUNK = 16
 
 
-def gated_attention(q, k, v, log_a):
-    """q, k, log_a: (batch, heads, n, d_k), log_a in [-1, 0]; v: (batch, heads, n, d_v) -> (batch, heads, n, d_v)."""
+def gated_attention(q, k, v, log_a, state=None):
+    """q, k, log_a: (batch, heads, n, d_k), log_a in [-1, 0]; v: (batch, heads, n, d_v), state: (batch,
+    heads, d_k, d_v), None for zeros -> (batch, heads, n, d_v), state after the last token."""
     b, h, n, d = q.shape
     pad = -n % CHUNK
     q, k, v, log_a = (F.pad(x, (0, 0, 0, pad)).view(b, h, -1, CHUNK, x.shape[-1]) for x in (q, k, v, log_a))
@@ -20,12 +21,12 @@ def gated_attention(q, k, v, log_a):
     last = decay[:, :, :, -1:]
     added = (k * last.exp()).transpose(-1, -2) @ v  # what each chunk leaves in the state
     keep = last.exp().transpose(-1, -2)
-    state, before = q.new_zeros(b, h, d, v.shape[-1]), []
+    state, before = q.new_zeros(b, h, d, v.shape[-1]) if state is None else state, []
     for i in range(q.shape[2]):
         before.append(state)
         state = keep[:, :, i] * state + added[:, :, i]
     y = inside + q @ torch.stack(before, dim=2)
-    return y.reshape(b, h, n + pad, -1)[:, :, :n]
+    return y.reshape(b, h, n + pad, -1)[:, :, :n], state
 
 
 class TokenMixing(nn.Module):
@@ -40,11 +41,14 @@ class TokenMixing(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(self, x, position):
+        return self.step(x, position, None, 0)[0]
+
+    def step(self, x, position, state, index):
         b, n, w = x.shape
         d = w // self.heads
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d).permute(2, 0, 3, 1, 4)
         q, k = position.rotate(q, k)
         log_a = (F.logsigmoid(self.forget(x) + 4.0) / 16).clamp(min=-1).view(b, n, self.heads, d).transpose(1, 2)
-        y = gated_attention(q * d**-0.5, k, v, log_a)
+        y, state = gated_attention(q * d**-0.5, k, v, log_a, state)
         y = y * (y.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * self.scale
-        return self.out(y.transpose(1, 2).reshape(b, n, w) * F.silu(self.gate(x)))
+        return self.out(y.transpose(1, 2).reshape(b, n, w) * F.silu(self.gate(x))), state

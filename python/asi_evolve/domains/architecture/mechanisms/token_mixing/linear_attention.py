@@ -17,8 +17,11 @@ class TokenMixing(nn.Module):
         self.feature_bias = nn.Parameter(torch.zeros(heads, d))
 
     def forward(self, x, position):
+        return self.step(x, position, None, 0)[0]
+
+    def step(self, x, position, state, index):
         b, n, w = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
         q, k = position.rotate(q, k)
-        y = linear_attention(q, k, v, self.weight, self.feature_bias)
-        return self.out(y.transpose(1, 2).reshape(b, n, w))
+        y, state = linear_attention(q, k, v, self.weight, self.feature_bias, initial_state=state, return_state=True)
+        return self.out(y.transpose(1, 2).reshape(b, n, w)), state

@@ -31,8 +31,11 @@ class TokenMixing(nn.Module):
         return torch.exp(y - top) + 1e-6
 
     def forward(self, x, position):
+        return self.step(x, position, None, 0)[0]
+
+    def step(self, x, position, state, index):
         b, n, w = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
         q, k = position.rotate(q, k)
-        y = linear_attention(self.phi(q, None), self.phi(k, 4.0), v)
-        return self.out(y.transpose(1, 2).reshape(b, n, w))
+        y, state = linear_attention(self.phi(q, None), self.phi(k, 4.0), v, initial_state=state, return_state=True)
+        return self.out(y.transpose(1, 2).reshape(b, n, w)), state

@@ -1,0 +1,1 @@
+"""The exported language model for Hugging Face Transformers; see README.md."""
