@@ -82,8 +82,10 @@ class Campaign:
         self._ledger = Ledger((), self.baseline.hash, benchmark)
         self._last = 0  # row of the newest evaluation in the ledger
         self._unranked: list[Evaluation] = []  # in the ledger, not yet in the population
-        self._components: dict[str, list[tuple[float, str]]] = {}  # by domain: (-isolated gain, candidate), sorted
-        self._gains: dict[str, float] = {}  # of the candidates listed there
+        self._components: dict[str, list[tuple[float, str]]] = {}  # by domain: (-value, candidate), sorted
+        self._gains: dict[str, float] = {}  # isolated, of the candidates listed there
+        self._values: dict[str, tuple[int, float]] = {}  # by component: candidate it was first measured in, value
+        self._places: dict[str, float] = {}  # -value by candidate, as listed
         self._waiting: dict[str, None] = {}  # measured, but what they are compared with is not yet
 
     def emit(self, kind: str, cycle: int, message: str = "", **data: Any) -> None:
@@ -129,13 +131,25 @@ class Campaign:
         gains = self._ledger.improvement(candidate, "isolated", row["parents"][0])
         ranked = self._components.setdefault(row["domain"], [])
         if candidate in self._gains:
-            ranked.remove((-self._gains.pop(candidate), candidate))
+            ranked.remove((self._places.pop(candidate), candidate))
+            del self._gains[candidate]
         self._waiting.pop(candidate, None)
         if not gains and self._ledger.results(candidate, "isolated"):
             self._waiting[candidate] = None
         if gains:
             self._gains[candidate] = fmean(gains)
-            bisect.insort(ranked, (-self._gains[candidate], candidate))
+            reference = self.store.candidate(row["parents"][0])[row["domain"]].hash
+            value = self._gains[candidate] + self.component_value(reference)
+            number, own = self.store.numbers[candidate], self.store.candidate(candidate)[row["domain"]].hash
+            if number <= self._values.get(own, (number, 0.0))[0]:
+                self._values[own] = (number, value)
+            self._places[candidate] = -value
+            bisect.insort(ranked, (-value, candidate))
+
+    def component_value(self, component: str) -> float:
+        """What a component is worth over the baseline's: the sum of the isolated gains that led to it, 0 where nothing
+        was measured. Gains over different incumbents cannot be compared, values can."""
+        return self._values.get(component, (0, 0.0))[1]
 
     def isolated_gain(self, candidate: str) -> float | None:
         """Mean paired improvement at the isolated stage over the incumbent that a candidate was made from; None when it
@@ -144,7 +158,7 @@ class Campaign:
         return self._gains.get(candidate)
 
     def best_components(self, domain: str) -> Iterator[tuple[str, float]]:
-        """Candidates that an edit of this domain made, with their isolated gains, best first."""
+        """Candidates that an edit of this domain made, with their components' values, best first."""
         self.ledger()
         return ((candidate, -negative) for negative, candidate in self._components.get(domain, ()))
 

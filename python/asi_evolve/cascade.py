@@ -49,7 +49,8 @@ def combine(
         limit: at most this many.
 
     Returns:
-        Triples with several changed domains first (they are what this stage is for), then by predicted gain.
+        By predicted gain; but the best with several changed domains first (they are what this stage is for), and then
+        the best with one, the only prediction that is no sum.
     """
     options = []
     for domain in incumbent:
@@ -66,8 +67,11 @@ def combine(
             continue
         triple = Triple(candidate, sum(gain for _, gain, _ in chosen), tuple(source for _, _, source in chosen))
         triples.setdefault(candidate.hash, (len(chosen), triple))
-    ordered = sorted(triples.values(), key=lambda pair: (pair[0] < 2, -pair[1].predicted, pair[1].candidate.hash))
-    return [triple for _, triple in ordered[:limit]]
+    ordered = sorted(triples.values(), key=lambda pair: (-pair[1].predicted, pair[1].candidate.hash))
+    several = [triple for count, triple in ordered if count > 1][:1]
+    single = [triple for count, triple in ordered if count == 1][:1]
+    rest = [triple for _, triple in ordered if triple not in (*several, *single)]
+    return [*several, *single, *rest][:limit]
 
 
 @dataclass(frozen=True)

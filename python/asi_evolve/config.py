@@ -54,6 +54,9 @@ class DesignConfig(_Section):
     selection: Literal["pareto", "scalar"] = Field(
         "pareto", description="parents by rank and crowding of performance, cost and novelty, or by performance alone"
     )
+    exploit_share: float = Field(
+        0.5, ge=0, le=1, description="share of parents that are the incumbent; the others win a tournament among all"
+    )
     tournament_size: int = Field(3, ge=1, description="k of the Pareto tournament that picks parents")
     min_novelty: float = Field(0.0, ge=0, description="refuse proposals nearer than this to an evaluated candidate")
 

@@ -88,6 +88,9 @@ class Choice(Parameter):
         return {"enum": list(self.values)}
 
 
+_JUMP = 0.3
+
+
 @dataclass(frozen=True)
 class _Range(Parameter):
     low: float = 0.0
@@ -130,7 +133,8 @@ class _Range(Parameter):
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
         here = self._position(float(value))
         for _ in range(32):
-            moved = self._at(here + float(rng.normal(0.0, 0.15)))
+            # Mostly a step nearby; now and then anywhere, so that a search that starts badly need not walk.
+            moved = self.sample(rng) if rng.random() < _JUMP else self._at(here + float(rng.normal(0.0, 0.15)))
             if moved != value:
                 return moved
         return self._at(0.0) if here > 0.5 else self._at(1.0)

@@ -121,10 +121,13 @@ class _Design:
         return set(rng.permutation(list(positions))[:count].tolist()) if positions else set()
 
     def _parent(self, domain: str, *stream: str | int) -> str:
-        """The winner of a tournament over all valued candidates."""
+        """The incumbent, to be refined, or the winner of a tournament over all valued candidates: a component that is
+        good elsewhere, cheap or novel."""
         if not self.population:
             return self.campaign.baseline.hash
         rng = self.campaign.rng("parent", self.cycle, domain, *stream)
+        if rng.random() < self.config.exploit_share:
+            return self.incumbent.hash
         return self.population.select(self.config.tournament_size, rng, self.config.selection == "scalar")
 
     # -- asking the model ---------------------------------------------------------------------------------------------

@@ -173,16 +173,16 @@ def _cross(campaign: Campaign, incumbent: Candidate, admitted: Sequence[str], kn
         component = campaign.store.candidate(candidate)[domain]
         fresh.add(component.hash)
         promising.setdefault(domain, []).append((component, gain, candidate))
-    # All cycles' components count: an old one may be what a new one needs. Gains over older incumbents are comparable
-    # enough to order a shortlist; the cross stage measures the triple itself.
+    # All cycles' components count, by what they are worth over the incumbent's: an old one may be what a new one needs.
     for domain in campaign.domains:
         older = promising.setdefault(domain, [])
-        for candidate, gain in campaign.best_components(domain):
-            if gain <= 0 or len(older) >= SHORTLIST:
+        present = campaign.component_value(incumbent[domain].hash)
+        for candidate, value in campaign.best_components(domain):
+            if value <= present or len(older) >= SHORTLIST:
                 break
             component = campaign.store.candidate(candidate)[domain]
             if component.hash not in fresh:
-                older.append((component, gain, candidate))
+                older.append((component, value - present, candidate))
     return combine(incumbent, promising, fresh, known, count)
 
 
