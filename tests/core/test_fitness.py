@@ -11,7 +11,6 @@ from asi_evolve.cascade import combine, promoted
 from asi_evolve.fitness import improvements, noise_interval, pooled_deviation, relative_cost, t_interval
 from asi_evolve.knowledge.store import Evaluation
 from asi_evolve.ledger import Ledger
-from asi_evolve.phases.analyze import verdict
 from asi_evolve.selection import tournament
 
 
@@ -87,23 +86,6 @@ def test_a_candidate_is_valued_at_its_highest_stage_on_common_seeds():
 def test_only_the_full_stage_makes_an_incumbent():
     table = {("base", "full"): {0: (1.5, 1.0)}, ("x", "isolated"): {0: (0.1, 1.0)}, ("y", "full"): {0: (1.6, 1.0)}}
     assert Ledger(evaluations(table), "base", Metric).incumbent([0]) == "base"
-
-
-@pytest.mark.parametrize(
-    ("values", "minimum", "expected"),
-    [
-        ([-0.02, -0.021, -0.019], 0.01, "supported"),
-        ([-0.001, 0.001, 0.0], 0.01, "refuted"),
-        ([0.05, 0.051, 0.049], 0.001, "refuted"),
-        ([-0.02, 0.03, -0.05], 0.01, "inconclusive"),
-        ([-0.05], 0.01, "inconclusive"),
-    ],
-)
-def test_verdicts(values, minimum, expected):
-    prediction = {"metric": "loss", "direction": "decrease", "minimum_effect": minimum}
-    assert verdict(t_interval(values), prediction)[0] == expected
-    mirrored = {**prediction, "direction": "increase"}
-    assert verdict(t_interval([-v for v in values]), mirrored)[0] == expected
 
 
 # -- cascade ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from asi_evolve import Candidate, Component
 from asi_evolve.errors import RunDirectoryError
 from asi_evolve.knowledge import schema
 from asi_evolve.knowledge.store import Evaluation, Store
+
+HERE = Path(__file__).parent
 
 
 def triple(x=0):
@@ -60,6 +63,9 @@ def fill(store):
         prompt_tokens=1, completion_tokens=1, seconds=0.1,
     )  # fmt: skip
     store.add_note(0, "t", "b", "s")
+    store.add_explanation(cycle=0, candidate=key, reference=key, mechanism="data.x", provenance="llm")
+    store.add_explanation_test(explanation=1, cycle=0, status="refuted", reason="r")
+    store.add_steering("steering/0", 0, "note", {"title": "t", "text": "b"})
     store.log(0, "learn", "done", {"x": 1})
 
 
@@ -171,3 +177,29 @@ def test_a_reader_sees_what_the_engine_writes_after_it_looked(tmp_path):
     assert writer.evaluations_after(last) == ([], last)
     reader.close()
     writer.close()
+
+
+def test_a_run_of_the_first_schema_goes_on(tmp_path):
+    """A database that schema version 1 wrote, one cycle long: it is brought up to date and the campaign continues."""
+    from asi_evolve import Engine
+
+    run = tmp_path / "run"
+    run.mkdir()
+    raw = sqlite3.connect(run / "run.db")
+    raw.executescript((HERE / "schema_1.sql").read_text())
+    before = {t: raw.execute(f"SELECT * FROM {t}").fetchall() for t in ("candidates", "evaluations", "evidence")}
+    raw.close()
+    (run / "config.yaml").write_text((HERE / "schema_1.yaml").read_text().replace("cycles: 1", "cycles: 2"))
+    with pytest.raises(RunDirectoryError, match="schema version 1; this release reads version 2; resume the run"):
+        Store(run / "run.db", read_only=True)
+    result = Engine(run).resume()
+    raw = sqlite3.connect(run / "run.db")
+    assert raw.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA_VERSION,)
+    for table, rows in before.items():
+        now = raw.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall()
+        assert [r[: len(rows[0])] for r in now[: len(rows)]] == rows
+        assert len(now) > len(rows)
+    assert raw.execute("SELECT count(*) FROM evidence WHERE level IS NOT NULL").fetchone()[0] > 0
+    with pytest.raises(sqlite3.DatabaseError, match="append-only"):
+        raw.execute("DELETE FROM evidence")
+    assert result.evaluations > len(before["evaluations"])
