@@ -65,7 +65,7 @@ def _design(schema, user, rng):
 def _analyze(schema, user, rng):
     """What the facts say, read off their first lines (best candidate first)."""
     properties = schema["properties"]
-    facts = re.findall(r"^(C\d+) \((\w+), isolated\)", user, re.M)
+    facts = re.findall(r"^(C\d+) \((\w+), isolated\)", user.split("Results of cycle", 1)[1], re.M)
     order = list(dict.fromkeys([d for _, d in facts if d in _DOMAINS]))
     wanted = " > ".join(order + [d for d in properties["helped"]["enum"] if d not in order])
     compared = f"{facts[0][0]} better than {facts[-1][0]}" if len(facts) > 1 else "none"

@@ -14,9 +14,12 @@ Ends with one JSON line per arm: arm, seeds, IQM of the final value, 95 % bootst
 """
 
 import argparse
+import concurrent.futures
 import itertools
 import json
 import math
+import multiprocessing as mp
+import os
 import sys
 import tempfile
 import time
@@ -171,6 +174,14 @@ def sampled(domain, rng):
 CURVES = {"domain-isolated": isolated_curve, "random": random_curve}
 
 
+def one_curve(settings, arm, seed):
+    """The curve of one arm and seed, in a process of its own."""
+    *task, folder = settings
+    budget = task[2]
+    curve, _ = CURVES.get(arm, engine_curve)(Task(*task), arm, seed, Path(folder) / f"{arm}-{seed}", budget)
+    return curve
+
+
 def at(curve, cost):
     """The value of a step curve."""
     return [v for c, v in curve if c <= cost][-1]
@@ -220,6 +231,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="5 seeds and a smaller budget; within four minutes")
     parser.add_argument("--seeds", type=int, help="repeats (default 5 with --quick, else 20)")
     parser.add_argument("--budget", type=float, help="cost of an arm in full-stage evaluations")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="campaigns at a time")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--on", choices=("synthetic", "joint"), default="synthetic")
     parser.add_argument("--options", default="{}", help="JSON options of the joint benchmark")
@@ -246,17 +258,17 @@ def main():
         )
         print(f"{'arm':18s}{'at 25 %':>10s}{'at 50 %':>10s}{'at 75 %':>10s}{'at the end':>12s}  interval")
         results = {}
-        for arm in arguments.arms:
-            curves = []
-            for seed in seeds:
-                curve, _ = CURVES.get(arm, engine_curve)(task, arm, seed, Path(folder) / f"{arm}-{seed}", budget)
-                curves.append(curve)
-            finals = [at(c, budget) for c in curves]
-            low, high = bootstrap(finals)
-            marks = [iqm([at(c, budget * share) for c in curves]) for share in (0.25, 0.5, 0.75)]
-            print(f"{arm:18s}" + "".join(f"{m:10.4f}" for m in marks) + f"{iqm(finals):12.4f}  [{low:.4f}, {high:.4f}]",
-                  flush=True)  # fmt: skip
-            results[arm] = {"finals": finals, "iqm": iqm(finals), "low": low, "high": high, "curves": curves}
+        with concurrent.futures.ProcessPoolExecutor(arguments.workers, mp_context=mp.get_context("spawn")) as pool:
+            settings = (task.name, task.options, budget, task.llm, folder)
+            jobs = {arm: [pool.submit(one_curve, settings, arm, seed) for seed in seeds] for arm in arguments.arms}
+            for arm in arguments.arms:
+                curves = [job.result() for job in jobs[arm]]
+                finals = [at(c, budget) for c in curves]
+                low, high = bootstrap(finals)
+                marks = [iqm([at(c, budget * share) for c in curves]) for share in (0.25, 0.5, 0.75)]
+                shown = "".join(f"{m:10.4f}" for m in marks)
+                print(f"{arm:18s}{shown}{iqm(finals):12.4f}  [{low:.4f}, {high:.4f}]", flush=True)
+                results[arm] = {"finals": finals, "iqm": iqm(finals), "low": low, "high": high, "curves": curves}
         print("\nmean difference at the end, paired by seed (negative: the first is better)")
         differences = {}
         for one, other in (("evolution", "random"), ("full", "evolution"), ("full", "domain-isolated"),

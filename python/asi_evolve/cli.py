@@ -78,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     _directory(report)
     report.add_argument("--out", metavar="FILE", help="default: DIR/report.html")
 
+    again = _command(commands, "replay", _replay, "make a recorded campaign again, and compare")
+    _directory(again)
+    again.add_argument("--out", metavar="NEW", help="keep the replay as a run directory")
+    again.add_argument("--workers", type=int, help="evaluations at a time; the result must not depend on it")
+    again.add_argument("--tolerance", type=float, default=0.0, help="relative difference of a metric that is let pass")
+    again.add_argument("--json", action="store_true", help="as JSON")
+
     export = _command(commands, "export", _export, "write the best triple as PyTorch and Hugging Face code")
     _directory(export)
     export.add_argument("--out", metavar="DIR", help="default: DIR/export")
@@ -236,6 +243,28 @@ def _report(arguments: argparse.Namespace) -> int:
 
     print(write_report(Path(arguments.directory), Path(arguments.out) if arguments.out else None))
     return 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from asi_evolve.replay import replay
+
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ConfigError(f"--workers: {arguments.workers} is not at least 1")
+    if not arguments.tolerance >= 0:
+        raise ConfigError(f"--tolerance: {arguments.tolerance} is negative")
+    result = replay(arguments.directory, arguments.out, workers=arguments.workers, tolerance=arguments.tolerance)
+    if arguments.json:
+        rows = {name: {"rows": count, "sha256": digest} for name, (count, digest) in result.rows.items()}
+        facts = {"exact": result.exact, "evaluations": result.evaluations, "tables": rows}
+        print(json.dumps({**facts, "differences": list(result.differences)}, indent=2))
+        return 0 if result.exact else 1
+    for name, (count, digest) in result.rows.items():
+        print(f"{name:14s}{count:7d} rows  {digest[:16]}")
+    for line in result.differences:
+        print(f"differs: {line}")
+    verdict = "the same campaign" if result.exact else f"{len(result.differences)} differences"
+    print(f"{verdict}; {result.evaluations} evaluations made again")
+    return 0 if result.exact else 1
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -198,6 +198,7 @@ def load_config(source: Config | Mapping[str, Any] | str | Path | None, **overri
             raise ConfigError(f"{where}: cannot be read: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+        _resolve(data, Path(source).parent)
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where}: a mapping of keys to values is needed, not {type(data).__name__}")
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in data.items()}
@@ -213,6 +214,13 @@ def load_config(source: Config | Mapping[str, Any] | str | Path | None, **overri
         return Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_explain(error)}") from None
+
+
+def _resolve(data: Any, folder: Path) -> None:
+    """A recording's relative path is meant from the configuration file's folder, where it is found there."""
+    llm = data.get("llm") if isinstance(data, dict) else None
+    if isinstance(llm, dict) and isinstance(llm.get("recording"), str) and (folder / llm["recording"]).exists():
+        llm["recording"] = str((folder / llm["recording"]).absolute())
 
 
 def _explain(error: ValidationError) -> str:

@@ -89,6 +89,8 @@ class Benchmark(Protocol):
     And a method ``notes() -> list[str]``: what has to be known of the data it measures on, a sentence each. Called once
     after :meth:`prepare`, kept with the run and shown in its report.
 
+    An attribute ``measured`` names the metrics that a clock or the kernel measures, which differ from run to run.
+
     And it may have a method ``check(candidate, stages)`` that raises InvalidCandidate for a candidate that will not fit
     its budgets, before it is admitted: what validation cannot see in one component alone. ``stages`` are those that it
     would pass. No code of the candidate runs there.

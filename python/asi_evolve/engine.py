@@ -88,6 +88,8 @@ class Engine:
         self._observers = tuple(observers)
         self._campaign: Campaign | None = None
 
+    pool_class: type[LocalPool] = LocalPool  # what runs evaluations
+
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> RunResult:
@@ -150,7 +152,7 @@ class Engine:
             llm = pool = None
             try:
                 spec = benchmark_spec(self.benchmark)
-                pool = LocalPool(
+                pool = self.pool_class(
                     spec,
                     dict(self.benchmark.options),
                     self.benchmark.isolation,

@@ -113,6 +113,7 @@ CASES = {
     "empty": (data("filter", "False"), "invalid", "no document"),
     "negative": (data("score", "-1.0"), "invalid", "negative"),
     "raises": (data("score", "1 / 0"), "crash", "ZeroDivisionError"),
+    "one document": (data("filter", "not doc['text'].startswith('9') or 1 / 0"), "crash", "ZeroDivisionError"),
 }  # fmt: skip
 
 

@@ -68,6 +68,7 @@ class LanguageModelBenchmark(BenchmarkBase):
     metric = "bits_per_byte"
     maximize = False
     costs = ("train_seconds", "flops_per_token", "peak_memory_mb")
+    measured = ("train_seconds", "peak_memory_mb")
     isolation: Literal["sandbox", "judge"] = "judge"
 
     def __init__(

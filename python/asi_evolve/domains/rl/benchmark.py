@@ -69,6 +69,7 @@ class RLBenchmark(BenchmarkBase):
     metric = "score"
     maximize = True
     costs = ("train_seconds", "peak_memory_mb")
+    measured = ("train_seconds", "peak_memory_mb")
     isolation: Literal["sandbox", "judge"] = "judge"
 
     def __init__(
