@@ -20,7 +20,14 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 QUICK = ("linear_attention", "pareto", "engine_overhead", "rl_graph", "cuda_static")
-LONG = ("architectures", "data_curation", "rl_training", "lm_signal", "estimates")  # these train: minutes to an hour
+LONG = (
+    "search_efficiency",
+    "architectures",
+    "data_curation",
+    "rl_training",
+    "lm_signal",
+    "estimates",
+)  # these train: minutes to an hour
 NEEDS = {"cuda_static": "nvcc"}  # a program without which a benchmark says nothing
 PLAIN = ("cuda_static", "lm_signal")  # have no quick form
 

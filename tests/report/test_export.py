@@ -386,3 +386,21 @@ def test_an_import_without_replacement_is_told(benchmark):
         {"sequence_length": 8, "windows": 1, "data_seed": 0, "threads": 1},
     )
     assert "- `training/loss.py: from asi_evolve import pareto`" in files["README.md"]
+
+
+def test_an_export_trains_under_torchrun(compared, tmp_path):
+    """Two processes come to the model that one comes to, to rounding."""
+    root, _ = compared
+    program, pool = root / "baseline" / "export" / "train.py", root / "pool.jsonl"
+    common = [program, "--data", pool, "--steps", 6, "--threads", 1]
+    python(*common, "--out", tmp_path / "one.pt")
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", "0", "--standalone"]
+    said = python(*launcher, *common, "--accumulate", 2, "--out", tmp_path / "two.pt")
+    assert said.count("step 6 of 6") == 1  # one process speaks
+    one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+    python(*common, "--dtype", "bfloat16", "--out", tmp_path / "low.pt")
+    low = torch.load(tmp_path / "low.pt")
+    assert any(not torch.equal(low[name], one[name]) for name in one)
+    assert all(t.dtype == one[name].dtype for name, t in low.items())

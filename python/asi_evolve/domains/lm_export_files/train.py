@@ -1,6 +1,7 @@
 """Trains the model as the campaign did: its architecture, its training algorithm, its data pipeline, on your text.
 
     python train.py --data FILE.jsonl [--steps N] [--held-out FILE.jsonl] [--out model.pt] [--huggingface]
+    torchrun --nproc-per-node 8 train.py --data FILE.jsonl --device cuda --dtype bfloat16
 
 The training algorithm is training/__init__.py with the parameters of training/spec.json and the loss of
 training/loss.py; the model is the package model/ with the parameters of model/params.json.
@@ -9,6 +10,7 @@ training/loss.py; the model is the package model/ with the parameters of model/p
 import argparse
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import data  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from model import build  # noqa: E402
-from training import train  # noqa: E402
+from training import Spread, train  # noqa: E402
 from training.loss import auxiliary_loss  # noqa: E402
 
 
@@ -33,13 +35,25 @@ PARAMS, SPEC, SETTINGS = load_json("model/params.json"), load_json("training/spe
 LENGTH = SETTINGS["sequence_length"]
 
 
-def fit(windows, seed=0, on_step=None):
-    """A model trained on windows of bytes, uint8 (count, LENGTH + 1), in their order."""
+def fit(windows, seed=0, on_step=None, spread=None):
+    """A model trained on windows of bytes, uint8 (count, LENGTH + 1), in their order; on the CPU when it is done."""
     torch.manual_seed(seed)
     model = build(dict(PARAMS), windows.shape[1] - 1)
     torch.manual_seed(seed)
-    train(model, torch.from_numpy(windows), SPEC, auxiliary_loss, on_step)
-    return model
+    train(model, torch.from_numpy(windows), SPEC, auxiliary_loss, on_step, spread)
+    return model.cpu()
+
+
+def spread_of(device, dtype, accumulate):
+    """How a step is spread: over the processes that torchrun has started, if any."""
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    if size == 1:
+        return Spread(device, dtype, accumulate)
+    torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return Spread(device, dtype, accumulate, rank, size, torch.distributed.all_reduce)
 
 
 @torch.no_grad()
@@ -94,6 +108,9 @@ def main():
     parser.add_argument("--threads", type=int, default=SETTINGS["threads"])
     parser.add_argument("--out", default="model.pt", help="where the weights go")
     parser.add_argument("--huggingface", action="store_true", help="also write weights into huggingface/")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="by autocast")
+    parser.add_argument("--accumulate", type=int, default=1, help="parts of a batch taken one after the other")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     count = arguments.steps * SPEC["batch_size"] if arguments.steps else SETTINGS["windows"]
@@ -103,14 +120,21 @@ def main():
         held_out = consecutive(data.read(arguments.held_out), 256) if arguments.held_out else None
     except (OSError, ValueError) as error:
         sys.exit(f"train.py: {error}")
-    print(data.describe(pool, selection))
+    spread = spread_of(arguments.device, arguments.dtype, arguments.accumulate)
+    first = spread.rank == 0
+    if first:
+        print(data.describe(pool, selection))
     windows = data.windows(pool, selection, count, LENGTH, seed=arguments.seed, data_seed=SETTINGS["data_seed"])
 
     def on_step(step, steps, loss):
-        if step in (1, steps) or step % max(1, steps // 20) == 0:
+        if first and (step in (1, steps) or step % max(1, steps // 20) == 0):
             print(f"step {step} of {steps}: loss {loss / math.log(2):.4f} bits per byte", flush=True)
 
-    model = fit(windows, arguments.seed, on_step)
+    model = fit(windows, arguments.seed, on_step, spread)
+    if spread.size > 1:
+        torch.distributed.destroy_process_group()
+    if not first:
+        return
     torch.save(model.state_dict(), arguments.out)
     print(f"weights: {arguments.out}")
     if arguments.huggingface:
