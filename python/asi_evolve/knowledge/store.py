@@ -31,6 +31,14 @@ _EVALUATIONS_AFTER = (
 _HYPOTHESES = (
     select(t.hypotheses).where(t.hypotheses.c.id.in_(bindparam("ids", expanding=True))).order_by(t.hypotheses.c.id)
 )
+_HUMAN_NOTES = select(t.notes).where(t.notes.c.source == "human").order_by(t.notes.c.id.desc()).limit(bindparam("n"))
+_DECIDED = (
+    select(t.explanations.c.candidate, t.explanations.c.reference, t.explanations.c.mechanism, t.explanation_tests)
+    .join(t.explanation_tests, t.explanation_tests.c.explanation == t.explanations.c.id)
+    .where(t.explanation_tests.c.status.in_(("supported", "refuted")))
+    .order_by(t.explanation_tests.c.id.desc())
+    .limit(bindparam("n"))
+)
 _LAST_ANALYSIS = select(t.analyses).order_by(t.analyses.c.id.desc()).limit(1)
 
 
@@ -95,6 +103,7 @@ class Store:
         self._newest = self._asked = 0  # rows of the newest evaluation, and of the newest one returned
         self._rows_by_hash: dict[str, Row] = {}
         self._states: HypothesisStates | None = None
+        self._steering: list[Row] | None = None
 
     def _prepare(self, read_only: bool) -> None:
         sqlite = self._engine.dialect.name == "sqlite"
@@ -139,7 +148,7 @@ class Store:
                 self._connection.rollback()
                 self._candidates.clear()
                 self._components.clear()
-                self._numbers = self._states = self._written = None
+                self._numbers = self._states = self._written = self._steering = None
                 self._rows_by_hash.clear()
                 raise
             finally:
@@ -418,17 +427,26 @@ class Store:
             for row in rows
         ]  # fmt: skip
 
+    def decided_explanations(self, count: int) -> list[Row]:
+        """The newest explanations that a test supported or refuted, newest first."""
+        return self._rows(_DECIDED, n=count)
+
     def add_steering(self, key: str, cycle: int, action: str, payload: Mapping[str, Any]) -> bool:
         """Something a person decided, once per key; False when it was known."""
         with self.transaction():
             if self._one(select(t.steering.c.id).where(t.steering.c.key == key)) is not None:
                 return False
             self._insert(t.steering, {"key": key, "cycle": cycle, "action": action, "payload": dict(payload)})
+            self._steering = None
             return True
 
     def steering(self) -> list[Row]:
         """All that people decided, oldest first."""
-        return self._rows(select(t.steering).order_by(t.steering.c.id))
+        if self._read_only:
+            return self._rows(select(t.steering).order_by(t.steering.c.id))
+        if self._steering is None:  # a run has one writer
+            self._steering = self._rows(select(t.steering).order_by(t.steering.c.id))
+        return self._steering
 
     def pinned(self) -> set[int]:
         """Hypotheses that a person has pinned or made: they stay in every context."""
@@ -476,6 +494,10 @@ class Store:
     def add_note(self, cycle: int, title: str, body: str, source: str) -> None:
         """A literature or human note."""
         self._insert(t.notes, {"cycle": cycle, "title": title, "text": body, "source": source})
+
+    def human_notes(self, count: int) -> list[Row]:
+        """The newest notes of people, newest first."""
+        return self._rows(_HUMAN_NOTES, n=count)
 
     def notes(self) -> list[Row]:
         """All notes, oldest first."""

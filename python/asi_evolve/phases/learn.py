@@ -102,7 +102,7 @@ def _hypotheses(campaign: Campaign) -> list[str]:
 
 
 def _notes(campaign: Campaign) -> list[str]:
-    rows = [n for n in campaign.store.notes() if n["source"] == "human"][-4:]
+    rows = campaign.store.human_notes(4)[::-1]
     return ["Notes of the researcher:", *(" ".join(f"{n['title']}: {n['text']}".split())[:300] for n in rows)]
 
 
@@ -111,7 +111,7 @@ def _explanations(campaign: Campaign) -> list[str]:
     if not campaign.config.analyze.language_model:
         return []
     said = {"supported": "confirmed by experiment", "refuted": "found to be wrong by experiment"}
-    rows = [e for e in campaign.store.explanations() if e["status"] in said][:-5:-1]
+    rows = campaign.store.decided_explanations(4)
     labels = campaign.labels
     return [
         "Explanations that were tested:",
