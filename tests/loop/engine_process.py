@@ -58,7 +58,11 @@ def main():
 
     def observer(event):
         nonlocal seen
-        if wanted in (event.kind, f"{event.kind}/{event.message}"):
+        # "explained": an evaluation of an explanation's test has ended
+        kinds = (event.kind, f"{event.kind}/{event.message}")
+        if event.kind == "evaluated" and event.data["stage"] == "explain":
+            kinds = ("explained", *kinds)
+        if wanted in kinds:
             seen += 1
             if seen == number:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -34,6 +34,8 @@ POINTS = [
     ("phase/analyze", 1),
     ("phase/analyze", 3),
     ("phase/explain", 2),
+    ("explained", 1),
+    ("explained", 5),
     ("phase/confirm", 1),
     ("finished", 1),
 ]

@@ -32,7 +32,7 @@ def explain(campaign: Campaign, cycle: int) -> None:
     if store.done(cycle, "explain") is not None:
         return
     waiting = [e for e in store.explanations() if e["status"] == "untested"]
-    chosen = waiting[-1] if waiting and _affordable(campaign) else None
+    chosen = waiting[-1] if waiting and _affordable(campaign, cycle) else None
     if chosen is None:
         store.log(cycle, "explain", "done", {"tested": None})
         return
@@ -42,7 +42,7 @@ def explain(campaign: Campaign, cycle: int) -> None:
         store.log(cycle, "explain", "done", {"tested": chosen["id"]})
 
 
-def _affordable(campaign: Campaign) -> bool:
+def _affordable(campaign: Campaign, cycle: int) -> bool:
     """Whether one more test stays within its share of all budget spent (in full-stage evaluations: what the clock says
     would make every replay another campaign)."""
     analyze, cascade = campaign.config.analyze, campaign.config.cascade
@@ -51,7 +51,9 @@ def _affordable(campaign: Campaign) -> bool:
     budget = {s: campaign.config.stage(s).budget for s in ("isolated", "cross", "full", "explain", "confirm")}
     spent = {"explain": 0.0, "search": 0.0}
     for e in campaign.ledger().evaluations:
-        spent["explain" if e.stage == "explain" else "search"] += budget[e.stage]
+        # What this very test has spent before the engine was killed must not speak against it.
+        if e.stage != "explain" or e.cycle < cycle:
+            spent["explain" if e.stage == "explain" else "search"] += budget[e.stage]
     price = 4 * analyze.explanation_seeds * cascade.isolated.budget
     after = spent["explain"] + price
     return after <= analyze.explanation_share * (after + spent["search"])
