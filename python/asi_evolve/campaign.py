@@ -16,6 +16,7 @@ import numpy as np
 from asi_evolve.candidate import Candidate
 from asi_evolve.config import Config
 from asi_evolve.domain import Benchmark, Domain
+from asi_evolve.evidence import FalseDiscoveryControl
 from asi_evolve.execution.pool import LocalPool
 from asi_evolve.fitness import STAGES
 from asi_evolve.knowledge.store import Evaluation, Store
@@ -80,6 +81,7 @@ class Campaign:
         embed = Embedder(every, config.novelty.structure_weight, config.novelty.code_weight)
         self._population = Population(embed, Archive(embed.dim, config.novelty.k))
         self._ledger = Ledger((), self.baseline.hash, benchmark)
+        self._control = FalseDiscoveryControl(config.analyze.false_discovery_rate)
         self._last = 0  # row of the newest evaluation in the ledger
         self._unranked: list[Evaluation] = []  # in the ledger, not yet in the population
         self._components: dict[str, list[tuple[float, str]]] = {}  # by domain: (-value, candidate), sorted
@@ -87,6 +89,11 @@ class Campaign:
         self._values: dict[str, tuple[int, float]] = {}  # by component: candidate it was first measured in, value
         self._places: dict[str, float] = {}  # -value by candidate, as listed
         self._waiting: dict[str, None] = {}  # measured, but what they are compared with is not yet
+
+    def false_discovery_control(self) -> FalseDiscoveryControl:
+        """The control of this run's tests of hypotheses, with all tests that are stored."""
+        stored = self.store.p_values(self._control.tests)
+        return self._control.replay(stored)
 
     def emit(self, kind: str, cycle: int, message: str = "", **data: Any) -> None:
         """Tells every observer."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from asi_evolve.fitness import Interval, noise_interval
@@ -61,28 +62,37 @@ class FalseDiscoveryControl:
 
     Args:
         rate: the expected share of false ones among all discoveries that is allowed, in (0, 1).
+
+    Attributes:
+        tests: how many there were.
     """
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self._wealth = rate / 2
-        self._tests = 0
-        self._discoveries: list[int] = []
+        self.tests = 0
+        self._discoveries = np.zeros(16, np.int64)  # the first _found are their numbers
+        self._found = 0
+        self._weights = np.zeros(0)
 
     def level(self) -> float:
         """The level of the next test."""
-        t = self._tests + 1
-        level = _weight(t) * self._wealth
-        for number, at in enumerate(self._discoveries):
-            level += _weight(t - at) * (self.rate - (self._wealth if number == 0 else 0.0))
-        return level
+        t = self.tests + 1
+        if t >= len(self._weights):
+            self._weights = np.array([0.0, *(_weight(j) for j in range(1, 2 * t + 64))])
+        since = self._weights[t - self._discoveries[: self._found]]
+        level = self._weights[t] * self._wealth + self.rate * since.sum()
+        return float(level - (self._wealth * since[0] if self._found else 0.0))
 
     def test(self, p_value: float) -> bool:
         """Takes the next p value; whether it is a discovery."""
         found = p_value <= self.level()
-        self._tests += 1
+        self.tests += 1
         if found:
-            self._discoveries.append(self._tests)
+            if self._found == len(self._discoveries):
+                self._discoveries = np.concatenate([self._discoveries, np.zeros_like(self._discoveries)])
+            self._discoveries[self._found] = self.tests
+            self._found += 1
         return found
 
     def replay(self, p_values: Iterable[float]) -> FalseDiscoveryControl:

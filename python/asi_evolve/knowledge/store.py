@@ -401,10 +401,10 @@ class Store:
             row["reason"] = events[-1]["reason"] if events else ""
         return rows
 
-    def p_values(self) -> list[float]:
-        """Of all tests of hypotheses so far, in the order in which they were made."""
+    def p_values(self, after: int = 0) -> list[float]:
+        """Of the tests of hypotheses after the first ``after``, in the order in which they were made."""
         query = select(t.evidence.c.p_value).where(t.evidence.c.p_value.is_not(None)).order_by(t.evidence.c.id)
-        return [row["p_value"] for row in self._rows(query)]
+        return [row["p_value"] for row in self._rows(query.offset(after))]
 
     def add_explanation(self, **values: Any) -> None:
         """Why a candidate is better: a claim, one per analysis."""

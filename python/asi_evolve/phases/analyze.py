@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from asi_evolve.campaign import Campaign
-from asi_evolve.evidence import FalseDiscoveryControl, measure, verdict
+from asi_evolve.evidence import measure, verdict
 from asi_evolve.fitness import noise_interval
 from asi_evolve.ledger import Ledger
 from asi_evolve.llm.base import Request
@@ -100,7 +101,7 @@ def _evidence(campaign: Campaign, ledger: Ledger, cycle: int) -> list[dict[str, 
     under the run's false-discovery control."""
     tested = [r for r in campaign.store.candidates(cycle) if r["hypothesis"] is not None and r["parents"]]
     hypotheses = {h["id"]: h for h in campaign.store.hypotheses([r["hypothesis"] for r in tested])}
-    control = FalseDiscoveryControl(campaign.config.analyze.false_discovery_rate).replay(campaign.store.p_values())
+    control = copy.deepcopy(campaign.false_discovery_control())  # what is tested here is not stored yet
     rows = []
     for row in tested:
         prediction = hypotheses[row["hypothesis"]]["prediction"]
