@@ -36,6 +36,7 @@ class Ledger:
         self.metric, self.maximize, self.costs = benchmark.metric, benchmark.maximize, tuple(benchmark.costs)
         self.baseline = baseline
         self.evaluations: list[Evaluation] = []
+        self.made: Counter[tuple[str, int]] = Counter()  # evaluations, failed ones too, by stage and cycle
         self.failures: Counter[str] = Counter()
         self.recent_failures: list[Evaluation] = []  # the last few, in an order that no worker decides
         self.cycle = -1
@@ -50,6 +51,7 @@ class Ledger:
         for e in evaluations:
             self.evaluations.append(e)
             self.cycle = max(self.cycle, e.cycle)
+            self.made[e.stage, e.cycle] += 1
             if not e.ok:
                 self.failures[e.failure or "internal"] += 1
                 bisect.insort(self.recent_failures, e, key=lambda x: (x.cycle, x.candidate, x.stage, x.seed))

@@ -23,8 +23,6 @@ from asi_evolve.phases.experiment import evaluate
 
 _SHARE = 0.5  # of the gain that what is named as the reason has to account for
 
-Status = tuple[str, str]
-
 
 def explain(campaign: Campaign, cycle: int) -> None:
     """Tests the newest explanation that has not been tested, if the budget for that allows it."""
@@ -48,15 +46,12 @@ def _affordable(campaign: Campaign, cycle: int) -> bool:
     analyze, cascade = campaign.config.analyze, campaign.config.cascade
     if not analyze.explanation_share:
         return False
-    budget = {s: campaign.config.stage(s).budget for s in ("isolated", "cross", "full", "explain", "confirm")}
-    spent = {"explain": 0.0, "search": 0.0}
-    for e in campaign.ledger().evaluations:
-        # What this very test has spent before the engine was killed must not speak against it.
-        if e.stage != "explain" or e.cycle < cycle:
-            spent["explain" if e.stage == "explain" else "search"] += budget[e.stage]
-    price = 4 * analyze.explanation_seeds * cascade.isolated.budget
-    after = spent["explain"] + price
-    return after <= analyze.explanation_share * (after + spent["search"])
+    made = campaign.ledger().made
+    search = sum(campaign.config.stage(s).budget * n for (s, _), n in made.items() if s != "explain")
+    # What this very test has spent before the engine was killed must not speak against it.
+    tests = sum(n for (s, c), n in made.items() if s == "explain" and c < cycle) + 4 * analyze.explanation_seeds
+    after = tests * cascade.isolated.budget
+    return after <= analyze.explanation_share * (after + search)
 
 
 # -- counterfactuals --------------------------------------------------------------------------------------------------
