@@ -85,9 +85,8 @@ class Campaign:
         self._last = 0  # row of the newest evaluation in the ledger
         self._unranked: list[Evaluation] = []  # in the ledger, not yet in the population
         self._components: dict[str, list[tuple[float, str]]] = {}  # by domain: (-value, candidate), sorted
-        self._gains: dict[str, float] = {}  # isolated, of the candidates listed there
+        self._gains: dict[str, tuple[float, float]] = {}  # isolated gain and value, of the candidates listed there
         self._values: dict[str, tuple[int, float]] = {}  # by component: candidate it was first measured in, value
-        self._places: dict[str, float] = {}  # -value by candidate, as listed
         self._waiting: dict[str, None] = {}  # measured, but what they are compared with is not yet
 
     def false_discovery_control(self) -> FalseDiscoveryControl:
@@ -138,19 +137,17 @@ class Campaign:
         gains = self._ledger.improvement(candidate, "isolated", row["parents"][0])
         ranked = self._components.setdefault(row["domain"], [])
         if candidate in self._gains:
-            ranked.remove((self._places.pop(candidate), candidate))
-            del self._gains[candidate]
+            ranked.remove((-self._gains.pop(candidate)[1], candidate))
         self._waiting.pop(candidate, None)
         if not gains and self._ledger.results(candidate, "isolated"):
             self._waiting[candidate] = None
         if gains:
-            self._gains[candidate] = fmean(gains)
             reference = self.store.candidate(row["parents"][0])[row["domain"]].hash
-            value = self._gains[candidate] + self.component_value(reference)
+            value = fmean(gains) + self.component_value(reference)
             number, own = self.store.numbers[candidate], self.store.candidate(candidate)[row["domain"]].hash
             if number <= self._values.get(own, (number, 0.0))[0]:
                 self._values[own] = (number, value)
-            self._places[candidate] = -value
+            self._gains[candidate] = (fmean(gains), value)
             bisect.insort(ranked, (-value, candidate))
 
     def component_value(self, component: str) -> float:
@@ -162,7 +159,8 @@ class Campaign:
         """Mean paired improvement at the isolated stage over the incumbent that a candidate was made from; None when it
         failed or was not measured."""
         self.ledger()
-        return self._gains.get(candidate)
+        found = self._gains.get(candidate)
+        return None if found is None else found[0]
 
     def best_components(self, domain: str) -> Iterator[tuple[str, float]]:
         """Candidates that an edit of this domain made, with their components' values, best first."""
