@@ -32,6 +32,12 @@ _HYPOTHESES = (
     select(t.hypotheses).where(t.hypotheses.c.id.in_(bindparam("ids", expanding=True))).order_by(t.hypotheses.c.id)
 )
 _HUMAN_NOTES = select(t.notes).where(t.notes.c.source == "human").order_by(t.notes.c.id.desc()).limit(bindparam("n"))
+_TEST = t.explanation_tests.c
+_EXPLANATIONS = (
+    select(t.explanations, _TEST.status, _TEST.reason, _TEST.gain, _TEST.effect, _TEST.low, _TEST.high)
+    .outerjoin(t.explanation_tests, _TEST.explanation == t.explanations.c.id)
+    .order_by(t.explanations.c.id)
+)
 _DECIDED = (
     select(t.explanations.c.candidate, t.explanations.c.reference, t.explanations.c.mechanism, t.explanation_tests)
     .join(t.explanation_tests, t.explanation_tests.c.explanation == t.explanations.c.id)
@@ -416,16 +422,7 @@ class Store:
 
     def explanations(self) -> list[Row]:
         """All explanations with ``status`` ("untested" at first) and what the test measured, oldest first."""
-        tests = {row["explanation"]: row for row in self._rows(select(t.explanation_tests))}
-        none: Row = {
-            "status": "untested", "reason": "", "gain": None, "effect": None, "low": None, "high": None, "cycle": None
-        }  # fmt: skip
-        rows = self._rows(select(t.explanations).order_by(t.explanations.c.id))
-        return [
-            {**row, **{k: tests.get(row["id"], none)[k] for k in none if k != "cycle"},
-             "tested": tests.get(row["id"], none)["cycle"]}
-            for row in rows
-        ]  # fmt: skip
+        return [{**row, "status": row["status"] or "untested"} for row in self._rows(_EXPLANATIONS)]
 
     def decided_explanations(self, count: int) -> list[Row]:
         """The newest explanations that a test supported or refuted, newest first."""
