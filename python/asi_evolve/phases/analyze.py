@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -102,6 +103,7 @@ def _evidence(campaign: Campaign, ledger: Ledger, cycle: int) -> list[dict[str, 
     tested = [r for r in campaign.store.candidates(cycle) if r["hypothesis"] is not None and r["parents"]]
     hypotheses = {h["id"]: h for h in campaign.store.hypotheses([r["hypothesis"] for r in tested])}
     control = copy.deepcopy(campaign.false_discovery_control())  # what is tested here is not stored yet
+    noise = functools.cache(ledger.noise)  # over all repeats of the run
     rows = []
     for row in tested:
         prediction = hypotheses[row["hypothesis"]]["prediction"]
@@ -110,8 +112,8 @@ def _evidence(campaign: Campaign, ledger: Ledger, cycle: int) -> list[dict[str, 
         if not changes:
             continue
         sign = -1.0 if prediction["direction"] == "decrease" else 1.0
-        effect = measure([sign * x for x in changes], ledger.noise(prediction["metric"]))
-        interval = noise_interval(changes, ledger.noise(prediction["metric"]))
+        effect = measure([sign * x for x in changes], noise(prediction["metric"]))
+        interval = noise_interval(changes, noise(prediction["metric"]))
         level = control.level()
         status, reason = verdict(effect, level, prediction)
         if effect.p_value is not None:

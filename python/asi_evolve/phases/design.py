@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -77,6 +78,7 @@ class _Design:
         # After a failed Design the same questions must not get the same recorded answers again.
         self.round = 2 * self.store.count_events(cycle, "design", "failed")
         self.made: list[Proposal] = []
+        self._open_hypotheses = functools.cache(self._waiting_hypotheses)  # nothing is written before the phase ends
 
     def run(self) -> list[str]:
         slots = self._slots()
@@ -227,7 +229,7 @@ class _Design:
         properties = {**statement, **tests, **change, **prediction}
         return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
-    def _open_hypotheses(self, domain: str) -> list[int]:
+    def _waiting_hypotheses(self, domain: str) -> list[int]:
         """Hypotheses of a domain that wait for an experiment: a person's, and those that an analysis put forward."""
         if not self.campaign.config.analyze.hypotheses:
             return []
