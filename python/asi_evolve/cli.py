@@ -9,14 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asi_evolve import __version__
-from asi_evolve.cli_steering import steering_arguments
+from asi_evolve.cli_steering import open_knowledge, steering_arguments
 from asi_evolve.errors import AsiEvolveError, ConfigError
-
-if TYPE_CHECKING:
-    from asi_evolve.knowledge.store import Store
 
 EXIT_CODES = """exit codes: 0 done; 1 an evaluation or other failure; 2 wrong configuration or arguments;
 3 run directory; 4 corpus; 5 language model (resumable); 130 interrupted (resumable)"""
@@ -195,15 +192,6 @@ def _campaign(arguments: argparse.Namespace, config: Any, out: str | None, what:
     return 0
 
 
-def _open(arguments: argparse.Namespace) -> Store:
-    from asi_evolve.knowledge.store import Store
-    from asi_evolve.rundir import RunDirectory
-
-    directory = RunDirectory(arguments.directory)
-    directory.config_path  # noqa: B018  raises when there is no run
-    return Store(directory.database, read_only=True)
-
-
 def _status(arguments: argparse.Namespace) -> int:
     from asi_evolve.report.summary import summarize
 
@@ -216,7 +204,7 @@ def _watch(arguments: argparse.Namespace) -> int:
     """Prints new journal rows and evaluations until the engine has gone."""
     from asi_evolve.rundir import RunDirectory
 
-    store = _open(arguments)
+    store = open_knowledge(arguments.directory)
     labels: dict[str, str] = {}
     seen_journal = seen_evaluations = 0
     while True:

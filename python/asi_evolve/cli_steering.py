@@ -37,7 +37,8 @@ def steering_arguments(commands: Any, command: Callable[..., argparse.ArgumentPa
     note.add_argument("--title", default="Note")
 
 
-def _open(directory: str) -> Store:
+def open_knowledge(directory: str) -> Store:
+    """A run's knowledge base, to look at. Raises RunDirectoryError: no run there."""
     from asi_evolve.knowledge.store import Store
     from asi_evolve.rundir import RunDirectory
 
@@ -74,7 +75,7 @@ def _hypotheses(arguments: argparse.Namespace) -> int:
         _count(rest, 2, 2, f"hypotheses {action} DIR H3")
         return _decide(rest[0], action, {"id": _id(rest[1]), "reason": arguments.reason})
     _count(arguments.words, 1, 1, "hypotheses [add|pin|unpin|retire] DIR ...")
-    store = _open(action)
+    store = open_knowledge(action)
     rows = store.hypotheses()
     evidence, pinned = store.evidence(), store.pinned()
     if arguments.json:
@@ -128,7 +129,7 @@ def _agenda(arguments: argparse.Namespace) -> int:
         _count(rest, 1, 1, "agenda release DIR")
         return _decide(rest[0], "release", {})
     _count(arguments.words, 1, 1, "agenda [set|release] DIR ...")
-    rows = _open(action).agenda()
+    rows = open_knowledge(action).agenda()
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return 0
