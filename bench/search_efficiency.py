@@ -79,7 +79,7 @@ class Task:
             **more,
         }
 
-    def value(self, store, candidate, improvement):
+    def value(self, candidate, improvement):
         """Regret on the synthetic landscape; elsewhere the measured improvement, negative."""
         if isinstance(self.benchmark, SyntheticBenchmark):
             triple = [candidate[n].params for n in ("architecture", "algorithm", "data")]
@@ -95,7 +95,7 @@ def spent_on(config, evaluations):
 def engine_curve(task, arm, seed, directory, budget, **more):
     """[(cost, value)] after each cycle, and the last incumbent."""
     engine = Engine(task.config(arm, seed, **more), directory)
-    curve, best = [(0.0, task.value(None, task.baseline, 0.0))], task.baseline
+    curve, best = [(0.0, task.value(task.baseline, 0.0))], task.baseline
     while True:
         result = engine.step()
         store = Store(engine.directory.database, read_only=True)
@@ -105,7 +105,7 @@ def engine_curve(task, arm, seed, directory, budget, **more):
             return curve, best
         best = result.best
         gain = result.improvement.mean if result.improvement else 0.0
-        curve.append((spent, task.value(None, best, gain)))
+        curve.append((spent, task.value(best, gain)))
 
 
 def isolated_curve(task, arm, seed, directory, budget):
@@ -114,7 +114,7 @@ def isolated_curve(task, arm, seed, directory, budget):
     config = load_config(task.config(arm, seed))
     seeds = config.seeds("full")
     share = (budget - 4 * len(seeds)) / len(task.domains)
-    curve, winners, used = [(0.0, task.value(None, task.baseline, 0.0))], [], 0.0
+    curve, winners, used = [(0.0, task.value(task.baseline, 0.0))], [], 0.0
     for name in task.domains:
         own, best = engine_curve(task, arm, seed, directory / name, share, domains=[name])
         winners.append((own[-1][1], best, name))
@@ -125,10 +125,10 @@ def isolated_curve(task, arm, seed, directory, budget):
         together = together.replace(best[name])
     tried = [together, *(best for _, best, _ in winners)]
     measured = [(fmean(measure(task, c, config.stage("full"), s) for s in seeds), c) for c in tried]
-    worst_first = min(measured, key=lambda pair: pair[0])
+    value, best = min(measured, key=lambda pair: pair[0])
     base = fmean(measure(task, task.baseline, config.stage("full"), s) for s in seeds)
-    curve.append((budget, task.value(None, worst_first[1], base - worst_first[0])))
-    return curve, worst_first[1]
+    curve.append((budget, task.value(best, base - value)))
+    return curve, best
 
 
 def measure(task, candidate, stage, seed):
@@ -147,7 +147,7 @@ def random_curve(task, arm, seed, directory, budget):
     full, seeds = config.stage("full"), config.seeds("full")
     best, spent = task.baseline, len(seeds) * full.budget
     bar = base = fmean(measure(task, task.baseline, full, s) for s in seeds)
-    curve = [(0.0, task.value(None, best, 0.0))]
+    curve = [(0.0, task.value(best, 0.0))]
     while True:
         drawn = [Candidate([d.apply(d.baseline(), sampled(d, rng)) for d in task.domains.values()])
                  for _ in range(PROPOSALS)]  # fmt: skip
@@ -162,7 +162,7 @@ def random_curve(task, arm, seed, directory, budget):
             value = fmean(measure(task, candidate, full, s) for s in seeds)
             if value < bar:
                 best, bar = candidate, value
-        curve.append((spent, task.value(None, best, base - bar)))
+        curve.append((spent, task.value(best, base - bar)))
 
 
 def sampled(domain, rng):
