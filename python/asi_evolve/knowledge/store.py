@@ -31,7 +31,6 @@ _EVALUATIONS_AFTER = (
 _HYPOTHESES = (
     select(t.hypotheses).where(t.hypotheses.c.id.in_(bindparam("ids", expanding=True))).order_by(t.hypotheses.c.id)
 )
-_HUMAN_NOTES = select(t.notes).where(t.notes.c.source == "human").order_by(t.notes.c.id.desc()).limit(bindparam("n"))
 _TEST = t.explanation_tests.c
 _EXPLANATIONS = (
     select(t.explanations, _TEST.status, _TEST.reason, _TEST.gain, _TEST.effect, _TEST.low, _TEST.high)
@@ -491,10 +490,6 @@ class Store:
     def add_note(self, cycle: int, title: str, body: str, source: str) -> None:
         """A literature or human note."""
         self._insert(t.notes, {"cycle": cycle, "title": title, "text": body, "source": source})
-
-    def human_notes(self, count: int) -> list[Row]:
-        """The newest notes of people, newest first."""
-        return self._rows(_HUMAN_NOTES, n=count)
 
     def notes(self) -> list[Row]:
         """All notes, oldest first."""

@@ -102,7 +102,7 @@ def _hypotheses(campaign: Campaign) -> list[str]:
 
 
 def _notes(campaign: Campaign) -> list[str]:
-    rows = campaign.store.human_notes(4)[::-1]
+    rows = [d["payload"] for d in campaign.store.steering() if d["action"] == "note"][-4:]
     return ["Notes of the researcher:", *(" ".join(f"{n['title']}: {n['text']}".split())[:300] for n in rows)]
 
 
